@@ -1,0 +1,40 @@
+//! Dead letters: ingest entries that could not be used, kept with their reason until someone decides.
+
+use futures::future::BoxFuture;
+
+use super::error::Reason;
+use super::store::StoreError;
+
+/// An entry that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Names the letter in its store, opaque.
+    pub id: String,
+    /// The source and partition it came from, like `fanfare:in`.
+    pub source: String,
+    /// Its id there.
+    pub entry: String,
+    /// When it was put aside, milliseconds since 1970.
+    pub time: u64,
+    pub reason: Reason,
+    /// What was wrong and what it should have been.
+    pub text: String,
+    /// The entry as it came: its fields in order, bytes untouched. An entry of the list has one field, `document`.
+    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Where dead letters are kept. Bounded: the oldest go when more than `capacity` are kept, and that is counted.
+pub trait DeadLetters: Send + Sync + 'static {
+    fn capacity(&self) -> usize;
+
+    /// Oldest first, starting after a letter's id.
+    fn list(&self, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Vec<DeadLetter>, StoreError>>;
+
+    fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>>;
+
+    /// Puts a letter back at the end of its source, in one step, so that it is read again. `false`: there is no such letter.
+    fn retry(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>>;
+
+    /// Removes a letter for good. `false`: there is no such letter.
+    fn drop(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>>;
+}

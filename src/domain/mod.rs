@@ -1,0 +1,12 @@
+//! Fanfare's words, its contracts and its pure machines.
+//!
+//! Nothing here does I/O, reads a clock, knows JSON or imports another part of the crate: time comes in as
+//! an argument, and what must happen goes out as a value. Everything else in the crate points here.
+
+pub mod dead;
+pub mod error;
+pub mod limits;
+pub mod message;
+pub mod name;
+pub mod position;
+pub mod store;

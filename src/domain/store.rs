@@ -1,0 +1,423 @@
+//! The contract of a store: what every store promises, and what the conformance suite holds it to.
+//!
+//! A store keeps the log of each topic and feeds what was stored to the hub. It answers and feeds; it never calls
+//! back. Its futures may be awaited on any runtime, and start their work when they are made, not when they are first
+//! polled: two calls made one after the other are applied in that order.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+use super::error::{Problem, Reason};
+use super::message::{Durability, Message, Publication};
+use super::name::Topic;
+use super::position::{Epoch, Position};
+
+pub trait Store: Send + Sync + 'static {
+    /// Stores messages, answering one result an item in the same order.
+    ///
+    /// Order: items of one topic get ascending offsets in the order of the batch, and batches in the order of the
+    /// calls. Each item is atomic with its idempotency key and its fence; the batch as a whole is not. An answer
+    /// `Ok` has the durability that `status` tells. A failure says by its variant whether the message may be stored
+    /// all the same. Stored messages of watched topics go to the feed, after they are stored.
+    fn append(&self, batch: Vec<Append>) -> BoxFuture<'static, Vec<Result<Appended, StoreError>>>;
+
+    /// Reads a page of a topic. A topic that does not exist begins its first life here: its head, `epoch.0`, is a
+    /// position that can be resumed from.
+    fn read(&self, topic: &Topic, from: ReadFrom, limit: ReadLimit) -> BoxFuture<'static, Result<Page, StoreError>>;
+
+    /// Opens the feed. Called once, by the hub; a second call takes the feed away from the first. A feed that is read
+    /// too slowly holds a store up or drops messages and says `Interrupted`, as the store likes; it never grows.
+    fn feed(&self) -> (Box<dyn Watch>, BoxStream<'static, FeedEvent>);
+
+    /// How the store is, from what it knows at this moment; no I/O.
+    fn status(&self) -> StoreStatus;
+
+    /// Finishes what was accepted and closes. Calls that come after it fail with `Unavailable`.
+    fn close(&self) -> BoxFuture<'static, ()>;
+}
+
+/// Chooses which topics the feed carries. Neither method waits.
+pub trait Watch: Send + Sync {
+    /// Asks for a topic. `FeedEvent::Watching` follows as soon as nothing stored from then on can be missed; while
+    /// the store is away that may take as long as it is away.
+    fn watch(&self, topic: &Topic);
+    fn unwatch(&self, topic: &Topic);
+}
+
+/// What comes out of the feed. Messages of one topic come in the order of their offsets, but some may be missing and
+/// some may come twice: whoever reads the feed goes by positions, and reads the hole from the store.
+#[derive(Debug, Clone)]
+pub enum FeedEvent {
+    /// Everything of this topic that is stored from now on will be fed.
+    Watching(Topic),
+    Message(Message),
+    /// Messages may have been missed, of any topic; what is fed later may follow a hole.
+    Interrupted,
+    /// The feed is whole again: every watched topic is fed from here on. Positions must be compared with the store's.
+    Restored,
+}
+
+/// One message to store.
+#[derive(Debug, Clone)]
+pub struct Append {
+    pub publication: Publication,
+    /// What makes it safe to apply the same ingest entry twice.
+    pub fence: Option<Fence>,
+}
+
+/// The mark of an ingest entry. A store applies an entry only if it is past the last one that it applied to this topic
+/// from the same source in the same life of that source; it keeps the last one with the topic's record, atomically.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// The source and its partition, like `fanfare:in`. A short name; a topic keeps one mark for each.
+    pub source: Box<str>,
+    /// The life of the server that the entry's id was drawn on. Marks of another life are not compared.
+    pub life: Box<str>,
+    pub id: EntryId,
+}
+
+/// The id of an ingest entry, as Redis streams write it: `milliseconds-sequence`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct EntryId {
+    pub ms: u64,
+    pub seq: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Appended {
+    Stored {
+        at: Position,
+        time: u64,
+    },
+    /// The same publish under the same idempotency key was stored before, here.
+    Repeated {
+        at: Position,
+    },
+    /// The fence says that this ingest entry was applied before.
+    Skipped,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// What follows this position.
+    After(Position),
+    /// The newest so many messages; 0 asks for the head alone.
+    Last(u32),
+}
+
+/// How much a page may hold. A page holds at least one message if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimit {
+    pub messages: u32,
+    pub bytes: usize,
+}
+
+impl Default for ReadLimit {
+    fn default() -> ReadLimit {
+        ReadLimit { messages: 500, bytes: 512 * 1024 }
+    }
+}
+
+/// A stretch of a topic, all of it accounted for: what lies in (`start`, `end`] is either in `messages` or has
+/// expired. What lies between an asked-for position and `start` is `missing`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The position before the first message of the page: the asked-for one unless something is missing.
+    pub start: Position,
+    /// Oldest first. Where offsets jump, the messages between had a time to live, and it ended.
+    pub messages: Vec<Message>,
+    /// How far this page tells the topic. Never past the end of the epoch that `start` is in, so a page never
+    /// holds messages of two epochs; the next page then begins with `missing`.
+    pub end: Position,
+    /// The topic's newest position when the page was read. The page is the last one if `end == head`.
+    pub head: Position,
+    pub missing: Option<Missing>,
+}
+
+impl Page {
+    pub fn is_last(&self) -> bool {
+        self.end == self.head
+    }
+}
+
+/// What cannot be given of the stretch that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    pub why: GapCause,
+    /// The last position that is missing, where it is known.
+    pub to: Option<Position>,
+}
+
+/// Why messages are not given. The words of `gap` and of `resumed:false`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GapCause {
+    /// The connection read too slowly.
+    Slow,
+    /// History no longer reaches back so far.
+    Retention,
+    /// Their time to live ended.
+    Expired,
+    /// Replaced by newer ones of the same key.
+    Conflated,
+    /// The store went over to another life (a restart, a failover); what was stored last before that may be gone.
+    Failover,
+    /// The position is of a life of the topic that the store knows nothing of.
+    Epoch,
+    /// The topic keeps no history.
+    Live,
+}
+
+impl GapCause {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GapCause::Slow => "slow",
+            GapCause::Retention => "retention",
+            GapCause::Expired => "expired",
+            GapCause::Conflated => "conflated",
+            GapCause::Failover => "failover",
+            GapCause::Epoch => "epoch",
+            GapCause::Live => "live",
+        }
+    }
+}
+
+/// How many messages of a topic are kept and how long: the settings of a store, the same for every store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    pub messages: u64,
+    pub bytes: u64,
+    pub age: Duration,
+    /// How long an idempotency key is remembered.
+    pub idempotency_window: Duration,
+    /// How long the record of a topic (its epochs and fences) outlives its messages.
+    pub record: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention {
+            messages: 1_000,
+            bytes: 16 * 1024 * 1024,
+            age: Duration::from_secs(24 * 3600),
+            idempotency_window: Duration::from_secs(300),
+            record: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreStatus {
+    /// `None` when it works; else what is wrong, for `/readyz` and the log.
+    pub trouble: Option<String>,
+    /// What an `Ok` of `append` means.
+    pub durability: Durability,
+    /// `memory`, `redis`: for hello lines, metrics and health.
+    pub kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Not stored, and the store cannot be reached now.
+    #[error("the store cannot be reached: {0}")]
+    Unavailable(String),
+    /// It may be stored or not: repeating it with the same idempotency key is safe.
+    #[error("it may be stored or not ({0}); repeat it with the same idempotency_key")]
+    Unconfirmed(String),
+    /// Not stored: no room.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// Not stored: the idempotency key was used for another message.
+    #[error("this idempotency_key was used within the window for other content, stored at {at}")]
+    Conflict { at: Position },
+    /// Something is wrong with the store or with us; not stored.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Problem {
+        let text = error.to_string();
+        let wait = Duration::from_secs(1);
+        match error {
+            StoreError::Unavailable(_) => Problem::new(Reason::Unavailable, text).retry_after(wait),
+            StoreError::Unconfirmed(_) => Problem::new(Reason::Unconfirmed, text).retry_after(wait),
+            StoreError::Full(_) => Problem::new(Reason::StorageFull, text).retry_after(wait * 5),
+            StoreError::Conflict { .. } => Problem::new(Reason::Conflict, text),
+            StoreError::Broken(_) => Problem::new(Reason::Internal, text),
+        }
+    }
+}
+
+/// The lives of one topic that its record knows, oldest first: pure, shared by all stores.
+///
+/// Each life begins after a `base` offset: its first message has `base + 1`. Offsets go on counting over lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lives {
+    known: Vec<(Epoch, u64)>,
+}
+
+/// Where an asked-for position stands among the lives of its topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// In this life; its last offset known is given (the head, if it is the newest life).
+    Within { last: u64 },
+    /// At the end of a life that ended: what follows is another one, which begins here.
+    Ended { next: Position },
+    /// Beyond the end of its life, or of a life not known.
+    Unknown,
+}
+
+impl Lives {
+    /// `known` must not be empty, and bases must ascend.
+    pub fn new(known: Vec<(Epoch, u64)>) -> Lives {
+        debug_assert!(!known.is_empty() && known.is_sorted_by_key(|l| l.1));
+        Lives { known }
+    }
+
+    pub fn newest(&self) -> Epoch {
+        self.known.last().expect("a topic has at least one life").0
+    }
+
+    /// The position before the first message of the newest life.
+    pub fn newest_base(&self) -> Position {
+        let &(epoch, base) = self.known.last().expect("a topic has at least one life");
+        Position::new(epoch, base)
+    }
+
+    /// The life that a stored offset belongs to. Offsets before the first life known are given to it.
+    pub fn epoch_of(&self, offset: u64) -> Epoch {
+        self.known.iter().rev().find(|(_, base)| offset > *base).unwrap_or(&self.known[0]).0
+    }
+
+    /// Judges a position, `head` being the newest offset of the topic.
+    pub fn standing(&self, position: Position, head: u64) -> Standing {
+        let Some(i) = self.known.iter().position(|&(epoch, _)| epoch == position.epoch) else {
+            return Standing::Unknown;
+        };
+        let base = self.known[i].1;
+        let last = self.known.get(i + 1).map_or(head, |&(_, next_base)| next_base);
+        if position.offset > last || position.offset < base {
+            return Standing::Unknown;
+        }
+        match self.known.get(i + 1) {
+            Some(&(epoch, next_base)) if position.offset == last => {
+                Standing::Ended { next: Position::new(epoch, next_base) }
+            }
+            _ => Standing::Within { last },
+        }
+    }
+
+    /// Plans a page: where to read from (exclusive) and to (inclusive), and what is missing before it.
+    /// `oldest` is the first offset still kept (`head + 1` if none is).
+    pub fn plan(&self, from: ReadFrom, oldest: u64, head: u64) -> Plan {
+        match from {
+            ReadFrom::Last(count) => {
+                let base = self.newest_base().offset;
+                let start = head.saturating_sub(u64::from(count)).max(base).max(oldest.saturating_sub(1)).min(head);
+                Plan { start: Position::new(self.newest(), start), to: head, missing: None }
+            }
+            ReadFrom::After(after) => {
+                let (mut start, to, mut missing) = match self.standing(after, head) {
+                    Standing::Within { last } => (after, last, None),
+                    Standing::Ended { next } => {
+                        let (_, to) = self.span(next.epoch, head);
+                        (next, to, Some(Missing { why: GapCause::Failover, to: None }))
+                    }
+                    Standing::Unknown => {
+                        let first = Position::new(self.known[0].0, self.known[0].1);
+                        let (start, why) = match self.known.iter().position(|l| l.0 == after.epoch) {
+                            // A life we know, but not so far: what was stored last was lost with it.
+                            Some(i) if i + 1 < self.known.len() => {
+                                let (epoch, base) = self.known[i + 1];
+                                (Position::new(epoch, base), GapCause::Failover)
+                            }
+                            _ => (first, GapCause::Epoch),
+                        };
+                        let (_, to) = self.span(start.epoch, head);
+                        (start, to, Some(Missing { why, to: None }))
+                    }
+                };
+                if start.offset + 1 < oldest && start.offset < to {
+                    // Retention took the first part, at most up to the end of this life.
+                    let cut = (oldest - 1).min(to);
+                    let gone_to = Position::new(start.epoch, cut);
+                    if missing.is_none() {
+                        missing = Some(Missing { why: GapCause::Retention, to: Some(gone_to) });
+                    }
+                    start = gone_to;
+                }
+                Plan { start, to, missing }
+            }
+        }
+    }
+
+    fn span(&self, epoch: Epoch, head: u64) -> (u64, u64) {
+        let i = self.known.iter().position(|l| l.0 == epoch).unwrap_or(self.known.len() - 1);
+        (self.known[i].1, self.known.get(i + 1).map_or(head, |l| l.1))
+    }
+}
+
+/// What to read for a page: offsets in (`start`, `to`], all of `start.epoch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    pub start: Position,
+    pub to: u64,
+    pub missing: Option<Missing>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(n: u64) -> Epoch {
+        Epoch::from_random(n)
+    }
+
+    fn at(n: u64, offset: u64) -> Position {
+        Position::new(epoch(n), offset)
+    }
+
+    #[test]
+    fn plans_by_table() {
+        // Two lives: 1 holds offsets 1..=10, 2 holds 11..=20; kept from 5 on.
+        let lives = Lives::new(vec![(epoch(1), 0), (epoch(2), 10)]);
+        let missing = |why, to| Some(Missing { why, to });
+        for (from, start, to, gone) in [
+            (ReadFrom::After(at(2, 20)), at(2, 20), 20, None),
+            (ReadFrom::After(at(2, 15)), at(2, 15), 20, None),
+            (ReadFrom::After(at(2, 10)), at(2, 10), 20, None),
+            (ReadFrom::After(at(1, 7)), at(1, 7), 10, None),
+            (ReadFrom::After(at(1, 4)), at(1, 4), 10, None),
+            (ReadFrom::After(at(1, 3)), at(1, 4), 10, missing(GapCause::Retention, Some(at(1, 4)))),
+            (ReadFrom::After(at(1, 10)), at(2, 10), 20, missing(GapCause::Failover, None)),
+            (ReadFrom::After(at(1, 12)), at(2, 10), 20, missing(GapCause::Failover, None)),
+            (ReadFrom::After(at(2, 21)), at(1, 4), 10, missing(GapCause::Epoch, None)),
+            (ReadFrom::After(at(2, 9)), at(1, 4), 10, missing(GapCause::Epoch, None)),
+            (ReadFrom::After(at(3, 5)), at(1, 4), 10, missing(GapCause::Epoch, None)),
+            (ReadFrom::Last(0), at(2, 20), 20, None),
+            (ReadFrom::Last(3), at(2, 17), 20, None),
+            (ReadFrom::Last(100), at(2, 10), 20, None),
+        ] {
+            assert_eq!(lives.plan(from, 5, 20), Plan { start, to, missing: gone }, "{from:?}");
+        }
+    }
+
+    #[test]
+    fn a_life_that_retention_took_whole_ends_where_it_ended() {
+        let lives = Lives::new(vec![(epoch(1), 0), (epoch(2), 10)]);
+        let plan = lives.plan(ReadFrom::After(at(1, 3)), 15, 20);
+        assert_eq!((plan.start, plan.to), (at(1, 10), 10));
+        assert_eq!(plan.missing, Some(Missing { why: GapCause::Retention, to: Some(at(1, 10)) }));
+        // The next page tells the change of life and the rest.
+        assert_eq!(lives.plan(ReadFrom::After(at(1, 10)), 15, 20).start, at(2, 14));
+    }
+
+    #[test]
+    fn an_empty_topic_can_be_resumed_from_its_head() {
+        let lives = Lives::new(vec![(epoch(1), 0)]);
+        let plan = lives.plan(ReadFrom::After(at(1, 0)), 1, 0);
+        assert_eq!((plan.start, plan.to, plan.missing), (at(1, 0), 0, None));
+    }
+}

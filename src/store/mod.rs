@@ -1,0 +1,1 @@
+//! Stores: where topics are kept. One folder each; `open` chooses one by its URL.
