@@ -1,6 +1,8 @@
 //! Fanfare, a real-time notification hub.
 //!
-//! The modules stand in the order in which data flows; `ARCHITECTURE.md` draws the arrows between them.
+//! `ARCHITECTURE.md` draws how data flows through these modules and which may use which.
 
+pub mod document;
 pub mod domain;
+pub mod hub;
 pub mod store;
