@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock, knows JSON or imports another part of the crate: time comes in as
 //! an argument, and what must happen goes out as a value. Everything else in the crate points here.
 
+pub mod access;
 pub mod dead;
 pub mod error;
 pub mod limits;
