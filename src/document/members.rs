@@ -60,6 +60,13 @@ impl<'a> Members<'a> {
     }
 }
 
+/// Checks that the text is one JSON value and nothing more, not nested too deeply.
+pub fn value(text: &[u8], depth: usize) -> Result<&str, Problem> {
+    check_depth(text, depth)?;
+    serde_json::from_slice::<&RawValue>(text).map_err(|error| json_problem(text, &error))?;
+    Ok(std::str::from_utf8(text).expect("JSON that was read is UTF-8").trim_ascii())
+}
+
 /// A raw value as a string, or an error that names the field.
 pub fn string<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, Problem> {
     #[derive(Deserialize)]
@@ -145,5 +152,21 @@ impl<'de> Deserialize<'de> for Members<'de> {
             }
         }
         deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_and_nothing_more_is_a_value() {
+        for text in ["1", " {\"a\":[1, 2]}\n", "\"a,\\\"b\"", "null"] {
+            assert_eq!(value(text.as_bytes(), 2), Ok(text.trim()));
+        }
+        for text in [&b""[..], b"1,2", b"1 2", b"}", b"{\"a\":1},\"b\":2", b"[[[1]]]", b"\"\xff\"", b"hello", b"\x0c1"]
+        {
+            assert_eq!(value(text, 2).map_err(|p| p.reason), Err(Reason::BadJson), "{}", String::from_utf8_lossy(text));
+        }
     }
 }

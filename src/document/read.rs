@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
 use super::body::{compact, quote, quote_into};
-use super::members::{Members, json_problem, string};
+use super::members::{Members, json_problem, string, value};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::limits::Limits;
 use crate::domain::message::{Body, Durability, Publication};
@@ -107,9 +107,7 @@ pub fn fields<'a>(list: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, limits: 
     let topic = target(topic, user, queue, &ignored)?;
     if let Some(data) = data {
         content.put_data(data, enc, |text| {
-            Members::read(format!("{{\"data\":{text}}}").as_bytes(), "data", limits.depth + 1).err()?;
-            let error = serde_json::from_str::<&RawValue>(text).err()?;
-            let mut problem = json_problem(text.as_bytes(), &error);
+            let mut problem = value(text.as_bytes(), limits.depth).err()?;
             problem.text = format!("the field \"data\" is {}; plain text goes into the field \"text\"", problem.text);
             Some(problem)
         })?;
@@ -381,6 +379,8 @@ mod tests {
         let problem = entry(&[("topic", "a"), ("data", "hello")]).unwrap_err();
         assert_eq!(problem.reason, Reason::BadJson);
         assert!(problem.text.contains("\"text\""), "{problem}");
+        let problem = entry(&[("topic", "a"), ("data", r#"1,"at":"k.9""#)]).unwrap_err();
+        assert_eq!(problem.reason, Reason::BadJson, "one value, not members of the frame");
         let problem = entry(&[("channel", "a"), ("data", "1")]).unwrap_err();
         assert!(problem.text.contains("channel"), "{problem}");
         let problem = fields([(&b"topic"[..], &b"a"[..]), (b"data", b"\xff")], &Limits::default()).unwrap_err();
