@@ -8,6 +8,7 @@ use super::message::{Durability, Message};
 use super::name::Topic;
 use super::position::Position;
 use super::replay::{Answer, Gap};
+use super::store::Missing;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -34,11 +35,12 @@ pub enum Event {
         durability: Durability,
         ignored: Vec<String>,
     },
+    /// `missing`: what could not be given between the position asked for and the first item.
     History {
         id: Option<RequestId>,
         topic: Topic,
         items: Vec<Message>,
-        answer: Answer,
+        missing: Option<Missing>,
         more: bool,
         ignored: Vec<String>,
     },
