@@ -6,4 +6,5 @@ pub mod config;
 pub mod document;
 pub mod domain;
 pub mod hub;
+pub mod protocol;
 pub mod store;

@@ -152,6 +152,16 @@ pub const SETTINGS: &[Setting] = settings! {
             "How long Redis may take to answer.";
         "feed" count(16, 1 << 24), Usize(feed),
             "Stored messages that may wait on their way from the store to the connections.";
+        "store_bytes" size(MIB, 1 << 50), U64(store_bytes),
+            "Bytes of all messages together in an embedded store; beyond it the oldest go first.";
+        "max_topics" count(1, 1 << 32), Usize(max_topics),
+            "Topics an embedded store keeps a record of; beyond it new ones are refused.";
+        "idempotency_keys" count(1, 1 << 32), U64(idempotency_keys),
+            "Idempotency keys an embedded store remembers; beyond it publishes with a new key are refused.";
+        "store_waiting" count(64, 1 << 24), Usize(store_waiting),
+            "Calls that may wait for an embedded store; beyond it they are refused.";
+        "store_waiting_bytes" size(MIB, 1 << 40), Usize(store_waiting_bytes),
+            "Bytes those calls may hold.";
     }
     "History" {
         "history_messages" count(1, 1 << 32), U64(retention.messages),

@@ -36,6 +36,11 @@ impl<'a> Members<'a> {
         Some(self.list.remove(i).1)
     }
 
+    /// Looks at a member and leaves it.
+    pub fn peek(&self, name: &str) -> Option<&'a RawValue> {
+        self.list.iter().find(|(n, _)| n == name).map(|(_, raw)| *raw)
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.list.iter().any(|(n, _)| n == name)
     }
