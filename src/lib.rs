@@ -5,6 +5,7 @@
 pub mod config;
 pub mod document;
 pub mod domain;
+pub mod gateway;
 pub mod hub;
 pub mod protocol;
 pub mod store;
