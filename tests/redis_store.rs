@@ -397,7 +397,10 @@ async fn ten_thousand_watched_topics_are_subscribed_again() {
 async fn settings_that_lose_messages_are_refused_by_name() {
     let server = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
     let error = open(&server.url(), options()).await.err().unwrap();
-    assert!(matches!(error, OpenError::Unfit(_)) && error.to_string().contains("maxmemory-policy noeviction"), "{error}");
+    assert!(
+        matches!(error, OpenError::Unfit(_)) && error.to_string().contains("maxmemory-policy noeviction"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -462,17 +465,6 @@ async fn scripts_touch_only_the_keys_that_they_declare_on_a_cluster() {
     }
     let page = page(&store, "t7", ReadFrom::Last(10)).await;
     assert_eq!(bodies(&page), ["7", "67", "127", "187"]);
-}
-
-#[tokio::test]
-async fn levels_that_this_redis_does_not_give_are_refused() {
-    let server = RedisServer::start();
-    let store = store(&server).await;
-    let mut asked = message("news", "one");
-    asked.publication.durability = Some(Durability::Disk);
-    let outcomes = store.append(vec![asked, message("news", "two")]).await;
-    assert!(matches!(&outcomes[0], Err(StoreError::Broken(text)) if text.contains("appendfsync")), "{outcomes:?}");
-    assert!(outcomes[1].is_ok());
 }
 
 #[tokio::test]

@@ -39,9 +39,9 @@ local function open_topic(log, meta, fresh)
 end
 
 -- Takes from the front what is over the bounds, in bounded steps; the newest message always stays, bar its age.
--- Messages go in groups once a tenth (at most 100) over the bound is there, since a stream frees them in groups.
+-- Where many are kept they go once a tenth (at most 100) over the bound is there, since a stream frees them in groups.
 local function trim(t)
-  local slack = math.min(math.floor(keep_messages / 10), 100)
+  local slack = keep_messages < 100 and 0 or math.min(math.floor(keep_messages / 10), 100)
   local too_many = t.len > keep_messages + slack
   local keep = keep_messages
   if not too_many then keep = t.len end

@@ -51,7 +51,7 @@ pub struct RedisOptions {
     pub groups: u16,
     pub retention: Retention,
     pub connect_timeout: Duration,
-    /// How long an answer may take before the connection is given up.
+    /// How long an answer may take before the connection is gives up.
     pub response_timeout: Duration,
     /// How often a silent connection is asked whether it lives.
     pub ping: Duration,
@@ -88,7 +88,7 @@ impl Default for RedisOptions {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     #[error("{0}")]
     Address(String),
@@ -142,18 +142,13 @@ pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenEr
 
 impl Store for RedisStore {
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'static, Vec<Result<Appended, StoreError>>> {
-        let given = self.state.condition().durability;
+        let gives = self.state.condition().durability;
         let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(batch.len());
         let mut items = Vec::with_capacity(batch.len());
         let mut bytes = 0;
         for (item, append) in batch.into_iter().enumerate() {
-            match append.publication.durability.filter(|asked| *asked > given) {
-                Some(asked) => outcomes.push(Some(Err(StoreError::Broken(format!(
-                    "durability {} was asked for, but this Redis gives {}; for disk it needs `appendonly yes` and \
-                     `appendfsync always`",
-                    asked.as_str(),
-                    given.as_str()
-                ))))),
+            match append.publication.durability.filter(|asked| *asked > gives) {
+                Some(asked) => outcomes.push(Some(Err(StoreError::Durability { asked, gives }))),
                 None => {
                     bytes += append.publication.body.as_bytes().len();
                     outcomes.push(None);
