@@ -2,9 +2,11 @@
 //!
 //! `ARCHITECTURE.md` draws how data flows through these modules and which may use which.
 
+pub mod api;
 pub mod config;
 pub mod document;
 pub mod domain;
 pub mod hub;
 pub mod protocol;
 pub mod store;
+pub mod telemetry;
