@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` draws how data flows through these modules and which may use which.
 
+pub mod api;
 pub mod config;
 pub mod document;
 pub mod domain;
@@ -9,3 +10,4 @@ pub mod gateway;
 pub mod hub;
 pub mod protocol;
 pub mod store;
+pub mod telemetry;
