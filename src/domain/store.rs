@@ -231,6 +231,13 @@ pub enum StoreError {
     /// Not stored: the idempotency key was used for another message.
     #[error("this idempotency_key was used within the window for other content, stored at {at}")]
     Conflict { at: Position },
+    /// Not stored: this store cannot give what was asked. Asking again does not help; asking for less does.
+    #[error(
+        "durability {:?} was asked for, this store gives {:?}; ask for that or leave durability out",
+        asked.as_str(),
+        gives.as_str()
+    )]
+    Durability { asked: Durability, gives: Durability },
     /// Something is wrong with the store or with us; not stored.
     #[error("{0}")]
     Broken(String),
@@ -245,6 +252,8 @@ impl From<StoreError> for Problem {
             StoreError::Unconfirmed(_) => Problem::new(Reason::Unconfirmed, text).retry_after(wait),
             StoreError::Full(_) => Problem::new(Reason::StorageFull, text).retry_after(wait * 5),
             StoreError::Conflict { .. } => Problem::new(Reason::Conflict, text),
+            // A reason that does not pass: an ingest entry must not be tried for ever, nor a line be cut over it.
+            StoreError::Durability { .. } => Problem::new(Reason::Forbidden, text),
             StoreError::Broken(_) => Problem::new(Reason::Internal, text),
         }
     }
