@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` draws how data flows through these modules and which may use which.
 
+pub mod dispatcher;
 pub mod document;
 pub mod domain;
 pub mod hub;
