@@ -82,12 +82,17 @@ function showResume(topic) {
   const { resume } = topic
   const entry = happened(resume.resumed ? "resumed" : "gap", "")
   resume.show = () => {
-    const many = resume.until === undefined ? "" : `, ${resume.missed} missed ${resume.missed === 1 ? "message" : "messages"}`
+    const many = resume.until === undefined ? "" : `, ${count(resume.missed)}`
     const told = resume.resumed ? `resumed: true${many}` : `resumed: false${resume.why ? ` (${resume.why})` : ""}`
     entry.textContent = `${topic.name}: ${told}`
     rows.get(topic.name)?.back.replaceChildren(told.replace("resumed: ", ""))
   }
   resume.show()
+}
+
+function count(missed) {
+  if (missed === 0) return "nothing missed"
+  return `${missed} missed ${missed === 1 ? "message" : "messages"}`
 }
 
 function happened(kind, text) {

@@ -9,14 +9,16 @@ const still = matchMedia("(prefers-reduced-motion: reduce)")
 let pulses = []
 
 export function drawFlare() {
-  const flare = byId("flare")
+  const bell = document.createElementNS(NAMESPACE, "g")
+  bell.setAttribute("class", "bell")
+  byId("flare").append(bell)
   const draw = (i, name) => {
     const path = document.createElementNS(NAMESPACE, "path")
     const from = 150 + i * 9
-    path.setAttribute("d", `M-4 ${from}H250C430 ${from} 548 ${from + i * 14} 604 ${150 + i * 88}`)
+    path.setAttribute("d", `M-4 ${from}H250C430 ${from} 560 ${from + i * 12} 604 ${150 + i * 71}`)
     path.setAttribute("pathLength", "100")
     path.setAttribute("class", name)
-    flare.append(path)
+    bell.append(path)
     return path
   }
   LINES.forEach(i => draw(i, "brass"))

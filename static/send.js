@@ -69,7 +69,7 @@ function appear(message) {
   unspoken++
   // The second frame begins when the first, with the message in it, was handed to the screen.
   requestAnimationFrame(() => requestAnimationFrame(() => {
-    entry.screen = performance.timeOrigin + performance.now()
+    entry.screen = Date.now()
     if (entry === shown) showWay(entry)
     else showEarlier()
   }))
@@ -91,9 +91,9 @@ function showWay({ sent, stored, screen }) {
     stop.dataset.known = String(time !== null)
     told.replaceChildren(time === null ? "–" : clock(time))
     if (time !== null && before !== null) {
-      const took = Math.round(time - before)
+      const took = Math.floor(time) - Math.floor(before) // the hub tells whole milliseconds
       if (took < 0) differ = Math.max(differ, -took)
-      told.append(make("span", { class: "took" }, took < 0 ? "clocks differ" : `+${span(took)}`))
+      told.append(make("span", { class: "took" }, took < 0 ? "clocks differ" : took === 0 ? "<1 ms" : `+${span(took)}`))
     }
     if (time !== null) before = time
   }
@@ -102,7 +102,7 @@ function showWay({ sent, stored, screen }) {
 
 function clocks(sent, differ) {
   const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)
-  if (differ > 1) return `The clocks differ by at least ${span(differ)}, so the spans above cannot be told.`
+  if (differ > 0) return `The clocks differ by at least ${span(differ)}, so the spans above cannot be told.`
   const told = sent === null ? "This line carries no clock of its own: the way begins when the hub stored it. " : ""
   return told + (local ? "One machine, one clock." : "Read on different machines: their clocks may differ.")
 }

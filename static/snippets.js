@@ -29,21 +29,21 @@ export function curlLine(facts) {
 }
 
 export function pythonLine(facts) {
-  const program =
-    `import json,time; from urllib.request import Request,urlopen; ` +
-    `d=${sample("python")}; d["sent"]=time.time()*1000; ` +
-    `r=Request(${JSON.stringify(messages(facts))},json.dumps(d).encode(),{"content-type":"application/json"}); ` +
-    `print(urlopen(r).read().decode())`
-  return `python3 -c ${quote(program)}`
+  return `python3 -c ${quote(
+    `import json,time,urllib.request as u; u.urlopen(u.Request(${JSON.stringify(messages(facts))}, ` +
+      `json.dumps(${timed("python")}).encode(), {"content-type":"application/json"}))`,
+  )}`
 }
 
 export function redisPyLine(facts) {
-  const program =
-    `import json,redis,time; d=${sample("redis-py")}; d["sent"]=time.time()*1000; ` +
-    `print(redis.from_url(${JSON.stringify(facts.redis)}).xadd(${JSON.stringify(facts.stream)},` +
-    `{"topic":"hello","data":json.dumps(d)}))`
-  return `python3 -c ${quote(program)}`
+  return `python3 -c ${quote(
+    `import json,redis,time; redis.from_url(${JSON.stringify(facts.redis)}).xadd(${JSON.stringify(facts.stream)}, ` +
+      `{"topic":"hello","data":json.dumps(${timed("redis-py")})})`,
+  )}`
 }
+
+// The sample as Python writes it, with the publisher's own clock.
+const timed = via => `${sample(via).slice(0, -1)},"sent":time.time()*1000}`
 
 export function consoleLine(facts) {
   return (

@@ -58,7 +58,8 @@ function draw(charts) {
 
   const { received, sent } = now.network
   const [amount, unit] = rate(received)
-  figure("network", amount, unit, `received · ${rate(sent).join(" ")} sent`)
+  figure("network", amount, unit)
+  byId("network-sent").textContent = rate(sent).join(" ")
   const top = ceiling(Math.max(1000, ...points.map(p => Math.max(p.network.received, p.network.sent))))
   charts.network.plot([p => p.network.received, p => p.network.sent], top, rate(top).join(" "))
 
@@ -72,7 +73,7 @@ function figure(name, value, unit, sub) {
   const tile = byId(`tile-${name}`)
   tile.querySelector("b").textContent = value
   tile.querySelector(".unit").textContent = unit
-  tile.querySelector(".sub").textContent = sub
+  if (sub) tile.querySelector(".sub").textContent = sub
 }
 
 // One small bar a core, beside the figure.
