@@ -3,6 +3,7 @@
 import { announce, byId, clock, line, make, readable, span } from "./dom.js"
 import { drawFlare, sound } from "./flare.js"
 import { SAMPLE, consoleLine, curlLine, pythonLine, redisLine, redisPyLine } from "./snippets.js"
+import { oneClock } from "./socket.js"
 import { tabs } from "./tabs.js"
 
 const EARLIER = 5
@@ -101,10 +102,9 @@ function showWay({ sent, stored, screen }) {
 }
 
 function clocks(sent, differ) {
-  const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)
-  if (differ > 0) return `The clocks differ by at least ${span(differ)}, so the spans above cannot be told.`
-  const told = sent === null ? "This line carries no clock of its own: the way begins when the hub stored it. " : ""
-  return told + (local ? "One machine, one clock." : "Read on different machines: their clocks may differ.")
+  if (differ > 0) return `The clocks differ by at least ${span(differ)}: not every span can be told.`
+  const told = sent === null ? "No clock came with it, so its way begins at the hub. " : ""
+  return told + (oneClock ? "One machine, one clock." : "Read on different machines: clocks may differ.")
 }
 
 function remember(entry) {
