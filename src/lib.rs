@@ -4,7 +4,7 @@
 
 pub mod api;
 pub mod config;
-pub mod dispatcher;
+pub mod demo;
 pub mod document;
 pub mod domain;
 pub mod gateway;
