@@ -11,6 +11,8 @@ mod feeds;
 mod model;
 #[path = "store_conformance/reads.rs"]
 mod reads;
+#[path = "support/redis.rs"]
+mod server;
 mod support;
 #[path = "store_conformance/times.rs"]
 mod times;
@@ -120,4 +122,19 @@ mod memory {
 
     cases!(fresh);
     timed_cases!(fresh);
+}
+
+mod redis {
+    use super::{Subject, server::RedisServer};
+    use fanfare::domain::store::Retention;
+    use fanfare::store::{Options, open};
+
+    async fn fresh(retention: Retention) -> Subject {
+        let server = RedisServer::start();
+        let options = Options { retention, ..Options::default() };
+        let opened = open(&server.url(), options).await.expect("a store on Redis opens");
+        Subject { store: opened.store, clock: None, guard: Box::new(server) }
+    }
+
+    cases!(fresh);
 }

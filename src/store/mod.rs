@@ -2,6 +2,7 @@
 //! `domain::store`, and every store is held to it by `tests/store_conformance.rs`.
 
 pub mod embedded;
+pub mod redis;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ pub struct Options {
     /// Begins all keys and channels (Redis).
     pub prefix: String,
     pub retention: Retention,
-    /// Events that wait for the reader of the feed before the store waits for it.
+    /// Events that wait for the reader of the feed before the store waits for it (embedded) or drops messages and says
+    /// so (Redis).
     pub feed_capacity: usize,
     /// Bytes of all messages together; beyond it the oldest go first (embedded).
     pub total_bytes: u64,
@@ -71,6 +73,8 @@ pub enum OpenError {
     NoDisk,
     #[error("the store does not open: {0}")]
     Failed(#[from] StoreError),
+    #[error(transparent)]
+    Redis(#[from] redis::OpenError),
 }
 
 pub struct Opened {
@@ -87,6 +91,16 @@ pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
             Ok(Opened { store, embedded_dead: Some(dead) })
         }
         "disk" => Err(OpenError::NoDisk),
+        "redis" | "rediss" | "valkey" | "valkeys" | "unix" => {
+            let own = redis::RedisOptions {
+                prefix: options.prefix,
+                retention: options.retention,
+                feed_messages: options.feed_capacity,
+                ..redis::RedisOptions::default()
+            };
+            let store = redis::open(url, own).await?;
+            Ok(Opened { store: Arc::new(store), embedded_dead: None })
+        }
         _ => Err(OpenError::Unknown(without_password(url))),
     }
 }
