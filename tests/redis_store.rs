@@ -483,3 +483,100 @@ async fn a_slow_reader_of_the_feed_is_told_of_the_hole() {
     put(&store, "news", "next").await.unwrap();
     ear.until("next").await;
 }
+
+/// Reads until the page is as wanted: Redis' clock cannot be moved, so these times are short and real.
+async fn page_at_last(store: &RedisStore, name: &str, from: ReadFrom, wanted: impl Fn(&Page) -> bool) -> Page {
+    let begun = Instant::now();
+    loop {
+        let page = page(store, name, from).await;
+        if wanted(&page) {
+            return page;
+        }
+        assert!(begun.elapsed() < SOON, "{page:?}");
+    }
+}
+
+#[tokio::test]
+async fn messages_expire_by_the_clock_of_redis_and_leave_a_hole() {
+    let server = RedisServer::start();
+    let store = store(&server).await;
+    let mut brief = message("news", "brief");
+    brief.publication.ttl = Some(Duration::from_millis(300));
+    let batch = vec![brief.clone(), message("news", "stays"), brief];
+    let first = match store.append(batch).await[0] {
+        Ok(Appended::Stored { at, .. }) => at,
+        ref other => panic!("{other:?}"),
+    };
+    let from = ReadFrom::After(first.before());
+    assert_eq!(bodies(&page(&store, "news", from).await), ["brief", "stays", "brief"]);
+    let page = page_at_last(&store, "news", from, |page| page.messages.len() == 1).await;
+    assert_eq!((bodies(&page), page.start, page.missing), (vec!["stays".into()], first.before(), None));
+    assert!(page.is_last() && page.end.offset == 3);
+}
+
+#[tokio::test]
+async fn old_messages_go_and_the_record_of_their_topic_stays() {
+    let server = RedisServer::start();
+    let retention = Retention { age: Duration::from_millis(200), ..Retention::default() };
+    let store = open(&server.url(), RedisOptions { retention, ..options() }).await.unwrap();
+    let first = put(&store, "news", "one").await.unwrap();
+    let second = put(&store, "news", "two").await.unwrap();
+    let page = page_at_last(&store, "news", ReadFrom::After(first.before()), |page| page.messages.is_empty()).await;
+    assert_eq!(page.missing, Some(Missing { why: GapCause::Retention, to: Some(second) }));
+    assert_eq!((page.end, page.head), (second, second));
+    assert_eq!(put(&store, "news", "three").await.unwrap(), second.next());
+    let (log, meta): (i64, i64) = redis::pipe()
+        .cmd("PTTL")
+        .arg("fanfare:{t41}:log:news")
+        .cmd("PTTL")
+        .arg("fanfare:{t41}:meta:news")
+        .query(&mut server.connection())
+        .unwrap();
+    assert!(log > 200 && log < 5_000, "the log goes by itself when nobody writes: {log} ms");
+    assert!(meta > 24 * 3600 * 1000, "the record outlives it: {meta} ms");
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_forgotten_after_its_window() {
+    let server = RedisServer::start();
+    let retention = Retention { idempotency_window: Duration::from_millis(300), ..Retention::default() };
+    let store = open(&server.url(), RedisOptions { retention, ..options() }).await.unwrap();
+    let first = store.append(vec![keyed("news", "order")]).await.remove(0);
+    assert!(matches!(first, Ok(Appended::Stored { .. })), "{first:?}");
+    let begun = Instant::now();
+    let mut repeats = 0;
+    while let Ok(Appended::Repeated { .. }) = store.append(vec![keyed("news", "order")]).await.remove(0) {
+        repeats += 1;
+        assert!(begun.elapsed() < SOON);
+    }
+    assert!(repeats > 0 && begun.elapsed() > Duration::from_millis(200));
+    assert_eq!(page(&store, "news", ReadFrom::Last(9)).await.head.offset, 2);
+}
+
+#[tokio::test]
+async fn the_channel_of_the_group_is_used_only_while_somebody_asks_for_it() {
+    let server = RedisServer::start();
+    let store = store(&server).await;
+    let mut listener = server.connection();
+    listener.set_read_timeout(Some(SOON)).unwrap();
+    let mut listener = listener.as_pubsub();
+    listener.subscribe("fanfare:{t41}:wild-feed").unwrap();
+    put(&store, "news", "unheard").await.unwrap();
+    redis::cmd("SET").arg("fanfare:{t41}:wild").arg(1).exec(&mut server.connection()).unwrap();
+    put(&store, "news", "heard").await.unwrap();
+    let payload: String = listener.get_message().unwrap().get_payload().unwrap();
+    assert!(payload.ends_with(" 0 news heard"), "{payload}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_ours_fails_its_topic_and_no_other() {
+    let server = RedisServer::start();
+    let store = store(&server).await;
+    redis::cmd("SET").arg("fanfare:{t41}:log:news").arg("something else").exec(&mut server.connection()).unwrap();
+    let batch = vec![message("a", "1"), message("news", "2"), message("b", "3"), message("news", "4")];
+    let outcomes = store.append(batch).await;
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
+    for outcome in [&outcomes[1], &outcomes[3]] {
+        assert!(matches!(outcome, Err(StoreError::Broken(text)) if text.contains("WRONGTYPE")), "{outcome:?}");
+    }
+}

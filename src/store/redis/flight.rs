@@ -29,6 +29,8 @@ pub(super) enum Errand {
     },
     /// To see whether Redis answers, and whether its settings are still good.
     Probe,
+    /// To make a script known; whether it is, the calls of it tell.
+    Load,
 }
 
 impl Flight {

@@ -89,11 +89,11 @@ mod tests {
         let keys = Keys::new("fanfare".into(), 256);
         let news = Topic::parse("news").unwrap();
         let base = keys.base(keys.group_of(&news));
-        assert_eq!(base, "fanfare:{t11}:");
-        assert_eq!(log(&base, &news), "fanfare:{t11}:log:news");
-        assert_eq!(meta(&base, &news), "fanfare:{t11}:meta:news");
-        assert_eq!(keys.channel(&news), "fanfare:{t11}:feed:news");
-        assert_eq!(idempotency(&base, &news, "o-17"), "fanfare:{t11}:idem:news/o-17");
+        assert_eq!(base, "fanfare:{t41}:");
+        assert_eq!(log(&base, &news), "fanfare:{t41}:log:news");
+        assert_eq!(meta(&base, &news), "fanfare:{t41}:meta:news");
+        assert_eq!(keys.channel(&news), "fanfare:{t41}:feed:news");
+        assert_eq!(idempotency(&base, &news, "o-17"), "fanfare:{t41}:idem:news/o-17");
         assert_eq!(keys.groups(), "fanfare:groups");
     }
 }

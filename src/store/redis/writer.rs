@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesOrdered, StreamExt};
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, RedisResult, Value};
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
@@ -87,33 +87,35 @@ impl Writer {
             if flights.is_empty() {
                 if !unknown.is_empty() {
                     reloads += 1;
-                    match self.reload(&mut link, &mut unknown, reloads).await {
+                    match self.reload(&mut unknown, reloads) {
                         Ok(flight) => flights.push_back(launch(&link, flight).await),
                         Err(why) => break why,
                     }
                 } else if let Some(done) = closing.take() {
                     link.cut().await;
                     return End::Closed(done);
-                } else {
-                    reloads = 0;
                 }
             }
             let may_send =
                 unknown.is_empty() && closing.is_none() && flights.len() < self.host.options.pipelines.max(1);
             tokio::select! {
                 biased;
-                Some((flight, answers, _)) = flights.next(), if !flights.is_empty() => match answers {
+                Some((flight, answers, sent)) = flights.next(), if !flights.is_empty() => match answers {
                     Ok(answers) => {
                         if let Err(why) = self.settle(flight, answers, &mut unknown) {
                             break why;
                         }
+                        if unknown.is_empty() {
+                            reloads = 0;
+                        }
                     }
                     Err(error) => {
-                        self.give_up(flight, &error.to_string(), true);
+                        self.give_up(flight, &error.to_string(), sent);
                         break error.to_string();
                     }
                 },
                 _ = &mut link.driver => break "the connection was closed".into(),
+                _ = probe.tick(), if may_send => flights.push_back(launch(&link, Flight::probe()).await),
                 job = self.jobs.recv(), if may_send => {
                     // Without anyone who could call it, the store closes.
                     let job = job.unwrap_or_else(|| Job::Close(oneshot::channel().0));
@@ -124,7 +126,6 @@ impl Writer {
                         flights.push_back(launch(&link, flight).await);
                     }
                 }
-                _ = probe.tick(), if may_send => flights.push_back(launch(&link, Flight::probe()).await),
             }
         };
         // Before anything else is said, nothing must be able to reach Redis over this connection any more.
@@ -190,6 +191,7 @@ impl Writer {
                 }
                 Errand::Read { answer: to, .. } => drop(to.send(Stretch::decode(answer))),
                 Errand::Probe => self.probed(&answer),
+                Errand::Load => {}
             }
         }
         trouble
@@ -209,20 +211,15 @@ impl Writer {
     }
 
     /// Loads the scripts again and makes a pipeline of the calls that wanted them.
-    async fn reload(
-        &mut self,
-        link: &mut Link,
-        unknown: &mut Vec<(Errand, Cmd)>,
-        times: u32,
-    ) -> Result<Flight, String> {
+    fn reload(&self, unknown: &mut Vec<(Errand, Cmd)>, times: u32) -> Result<Flight, String> {
         if times > RELOADS {
             return Err("something keeps unloading our scripts".into());
         }
         tracing::info!("Redis does not know our scripts (any more); loading them");
-        let mut load = Pipeline::new();
-        load.add_command(self.host.scripts.append.load()).add_command(self.host.scripts.read.load());
-        load.exec_async(&mut link.connection).await.map_err(|error| error.to_string())?;
         let mut flight = Flight::default();
+        // In the same pipeline, so that there is hardly a moment in which they could be unloaded again.
+        flight.add(Errand::Load, self.host.scripts.append.load());
+        flight.add(Errand::Load, self.host.scripts.read.load());
         for (errand, command) in unknown.drain(..) {
             flight.add(errand, command);
         }
@@ -249,7 +246,7 @@ impl Writer {
                 };
                 let _ = answer.send(Err(StoreError::Unavailable(text)));
             }
-            Errand::Probe => {}
+            Errand::Probe | Errand::Load => {}
         }
     }
 
