@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Waiting handshakes that the kernel keeps.
 const BACKLOG: u32 = 4096;
@@ -43,7 +43,7 @@ impl Listener {
     /// ends when all have.
     pub fn serve(self, router: Router, head_wait: Duration, stop: CancellationToken) -> JoinHandle<()> {
         tokio::spawn(async move {
-            let graceful = GracefulShutdown::new();
+            let open = TaskTracker::new();
             loop {
                 let accepted = tokio::select! {
                     accepted = self.listener.accept() => accepted,
@@ -66,15 +66,24 @@ impl Listener {
                     .max_buf_size(HEAD)
                     .serve_connection(TokioIo::new(stream), service)
                     .with_upgrades();
-                let connection = graceful.watch(connection);
-                tokio::spawn(async move {
-                    if let Err(error) = connection.await {
+                let stop = stop.clone();
+                open.spawn(async move {
+                    let mut connection = std::pin::pin!(connection);
+                    let ended = tokio::select! {
+                        ended = &mut connection => ended,
+                        () = stop.cancelled() => {
+                            connection.as_mut().graceful_shutdown();
+                            connection.await
+                        }
+                    };
+                    if let Err(error) = ended {
                         tracing::trace!(%error, "an HTTP connection ended");
                     }
                 });
             }
             drop(self.listener);
-            graceful.shutdown().await;
+            open.close();
+            open.wait().await;
         })
     }
 }

@@ -118,7 +118,7 @@ impl Server {
 
         let mut side = vec![tokio::spawn(sequencer), tokio::spawn(tidy(metrics))];
         if let (Mode::Demo, Some(door)) = (mode, door) {
-            side.push(tokio::spawn(demo::publish_vitals(format!("redis://{door}"), options.stream())));
+            side.push(tokio::spawn(demo::publish_vitals(format!("redis://{door}"), options.ingest_stream.clone())));
         }
         Ok(Server {
             http,
@@ -173,6 +173,8 @@ fn store_options(options: &Options) -> store::Options {
         waiting_calls: options.store_waiting,
         waiting_bytes: options.store_waiting_bytes,
         dead_letters: options.dead_letters,
+        connect_timeout: options.redis_connect,
+        response_timeout: options.redis_answer,
         ..store::Options::default()
     }
 }
@@ -188,7 +190,7 @@ async fn start_dispatcher(
         patience: options.shutdown,
         ..dispatcher::Options::default()
     };
-    let (stream, list) = (options.stream(), options.list());
+    let (stream, list) = (options.ingest_stream.clone(), options.ingest_list.clone());
     match (options.ingest(), dead, options.redis_listen) {
         (Ingest::Redis(url), ..) => {
             let mut redis = dispatcher::redis::Options::new(url, &options.prefix);
@@ -238,7 +240,13 @@ fn troubles(draining: Arc<AtomicBool>, dispatcher: Arc<std::sync::Mutex<Option<D
     })
 }
 
-fn facts(options: &Options, mode: Mode, http: SocketAddr, door: Option<SocketAddr>, store: &'static str) -> demo::Facts {
+fn facts(
+    options: &Options,
+    mode: Mode,
+    http: SocketAddr,
+    door: Option<SocketAddr>,
+    store: &'static str,
+) -> demo::Facts {
     let redis = match options.ingest() {
         Ingest::Redis(url) => Some(crate::config::redacted(&url)),
         _ => door.map(|door| format!("redis://{door}")),
@@ -248,8 +256,8 @@ fn facts(options: &Options, mode: Mode, http: SocketAddr, door: Option<SocketAdd
         ws: format!("ws://{http}/ws"),
         redis,
         prefix: options.prefix.clone(),
-        stream: options.stream(),
-        list: options.list(),
+        stream: options.ingest_stream.clone(),
+        list: options.ingest_list.clone(),
         version: env!("CARGO_PKG_VERSION"),
         vitals: mode == Mode::Demo && door.is_some() && demo::HAS_VITALS,
         store,
