@@ -1,13 +1,14 @@
 -- Appends messages to topics, feeds them, and answers what became of each. Goes after common.lua.
 --
 -- KEYS: for each group its `wild` key; then for each of its topics log, meta, and the idempotency keys of its items.
--- ARGV[6]: the number of groups. For each group: the beginning of its keys, the number of its topics. For each topic:
+-- ARGV[6]: the word for the feed in the names of channels; the number of groups. For each group: the beginning of its keys, the number of its topics. For each topic:
 -- name, a fresh epoch, number of items, of ARGV and of idempotency keys that follow. For each item: flags, body, then
 -- by flag 1: time to live; 2: (an idempotency key in KEYS); 4: source, its life, entry id with digits filled up.
 -- Answer: the time; then for each topic its epoch, and for each item the offset, or a text: `R<at>` repeated,
 -- `C<at>` conflict, `S` skipped, `E<text>` failed. One that failed was not stored, and the others were.
 
 local FEED = 1 -- the form of what is published, see feed.rs
+local feed = ARGV[6]
 local out = { whole(now) }
 
 local function text_of(err)
@@ -18,7 +19,7 @@ end
 local function append_topic(base, wild, name, fresh, items, a, k, key)
   local t = open_topic(KEYS[k], KEYS[k + 1], fresh)
   local epoch = string.match(t.lives, '([^,:]+):%d+$')
-  local channel, marks = base .. 'feed:' .. name, {}
+  local channel, marks = base .. feed .. ':' .. name, {}
   local was_empty = t.len == 0
   out[#out + 1] = epoch
   for _ = 1, items do
@@ -60,7 +61,7 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
         if idem then redis.pcall('SET', idem, digest .. ' ' .. epoch .. '.' .. offset, 'PX', window) end
         local message = table.concat({ FEED, epoch, offset, whole(now), ttl and whole(now + ttl) or 0, name, body }, ' ')
         redis.pcall('PUBLISH', channel, message)
-        if wild then redis.pcall('PUBLISH', base .. 'wild-feed', message) end
+        if wild then redis.pcall('PUBLISH', base .. 'wild-' .. feed, message) end
       end
     end
     if source and type(answer) == 'number' or source and string.sub(answer, 1, 1) == 'R' then marks[source] = mark end
@@ -76,8 +77,8 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
   redis.call('HSET', unpack(record))
 end
 
-local a, k = 7, 1
-for _ = 1, tonumber(ARGV[6]) do
+local a, k = 8, 1
+for _ = 1, tonumber(ARGV[7]) do
   local base, topics = ARGV[a], tonumber(ARGV[a + 1])
   local wild = redis.call('EXISTS', KEYS[k]) == 1
   a, k = a + 2, k + 1

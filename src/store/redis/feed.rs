@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::address::{Link, Use};
 use super::greeting::Host;
+use super::keys::Keys;
 use super::queue::State;
 use super::scripts::{Dice, text_of};
 use super::watched::Watched;
@@ -178,12 +179,13 @@ async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, 
 fn on_push(watched: &Watched, connection: u64, info: PushInfo) {
     match (info.kind, <[Value; 2]>::try_from(info.data)) {
         (PushKind::Message, Ok([_, Value::BulkString(payload)])) => {
+            let payload = Bytes::from(payload);
             if let Some((at, time, name, body)) = decode(&payload) {
-                watched.message(connection, name, at, time, Bytes::from(payload.clone()).slice(body..));
+                watched.message(connection, name, at, time, payload.slice(body..));
             }
         }
         (PushKind::Subscribe, Ok([channel, _])) => {
-            if let Some((_, name)) = text_of(&channel).and_then(|channel| channel.split_once("}:feed:")) {
+            if let Some(name) = text_of(&channel).and_then(Keys::topic_of) {
                 watched.confirm(connection, name);
             }
         }

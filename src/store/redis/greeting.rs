@@ -56,7 +56,7 @@ impl Host {
         }
         self.agree_on_groups(link).await?;
         let mut whisper = redis::cmd("PUBLISH");
-        whisper.arg(format!("{}wild-feed", self.names.base(0))).arg("");
+        whisper.arg(self.names.wild_channel(0)).arg("");
         for necessary in [self.scripts.append.load(), self.scripts.read.load(), whisper] {
             if let Value::ServerError(error) = say(link, necessary).await? {
                 return Err(OpenError::Unfit(format!("Redis refuses what the store needs: {error}")));
