@@ -9,7 +9,8 @@
 
 local FEED = 1 -- the form of what is published, see feed.rs
 local feed = ARGV[6]
-local out = { whole(now) }
+local now_text = whole(now)
+local out = { now_text }
 
 local function text_of(err)
   if type(err) == 'table' then err = err.err end
@@ -20,7 +21,8 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
   local t = open_topic(KEYS[k], KEYS[k + 1], fresh)
   local epoch = string.match(t.lives, '([^,:]+):%d+$')
   local channel, marks = base .. feed .. ':' .. name, {}
-  local was_empty = t.len == 0
+  local was_empty, old, due = t.len == 0, t.old, t.due
+  local before, between = FEED .. ' ' .. epoch .. ' ', ' ' .. now_text .. ' '
   out[#out + 1] = epoch
   for _ = 1, items do
     local flags, body, ttl, idem, source, mark = tonumber(ARGV[a]), ARGV[a + 1], nil, nil, nil, nil
@@ -48,18 +50,19 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
     end
     if not answer then
       local offset = whole(t.off + 1)
-      local added
+      local added, expires
       if ttl then
-        added = redis.pcall('XADD', t.log, offset .. '-0', 't', whole(now), 'b', body, 'x', whole(now + ttl))
+        expires = whole(now + ttl)
+        added = redis.pcall('XADD', t.log, offset .. '-0', 't', now_text, 'b', body, 'x', expires)
       else
-        added = redis.pcall('XADD', t.log, offset .. '-0', 't', whole(now), 'b', body)
+        added = redis.pcall('XADD', t.log, offset .. '-0', 't', now_text, 'b', body)
       end
       if type(added) == 'table' and added.err then
         answer = text_of(added)
       else
         t.off, t.len, t.bytes, answer = t.off + 1, t.len + 1, t.bytes + #body, t.off + 1
         if idem then redis.pcall('SET', idem, digest .. ' ' .. epoch .. '.' .. offset, 'PX', window) end
-        local message = table.concat({ FEED, epoch, offset, whole(now), ttl and whole(now + ttl) or 0, name, body }, ' ')
+        local message = before .. offset .. between .. (expires or '0') .. ' ' .. name .. ' ' .. body
         redis.pcall('PUBLISH', channel, message)
         if wild then redis.pcall('PUBLISH', base .. 'wild-' .. feed, message) end
       end
@@ -70,11 +73,16 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
   if was_empty then t.old, t.due = now, 0 end
   pcall(trim, t) -- foreign entries in the log must not stop the record from being written
   keep_alive(t)
-  local record = { t.meta, 'off', whole(t.off), 'bytes', whole(t.bytes), 'old', whole(t.old), 'due', whole(t.due) }
-  for source, mark in pairs(marks) do
-    record[#record + 1], record[#record + 2] = source, mark
+  -- Numbers are written as they are read: Redis takes up to 17 digits of them.
+  if next(marks) or t.old ~= old or t.due ~= due then
+    local record = { t.meta, 'off', t.off, 'bytes', t.bytes, 'old', t.old, 'due', t.due }
+    for source, mark in pairs(marks) do
+      record[#record + 1], record[#record + 2] = source, mark
+    end
+    redis.call('HSET', unpack(record))
+  else
+    redis.call('HSET', t.meta, 'off', t.off, 'bytes', t.bytes)
   end
-  redis.call('HSET', unpack(record))
 end
 
 local a, k = 8, 1
