@@ -145,7 +145,8 @@ fn collect(
 #[tokio::test]
 async fn a_stalled_redis_is_noticed_and_what_it_still_had_comes_before_what_follows() {
     let server = RedisServer::start();
-    let store = store(&server).await;
+    let impatient = RedisOptions { response_timeout: Duration::from_millis(300), ..options() };
+    let store = open(&server.url(), impatient).await.unwrap();
     let mut ear = Ear::open(&store);
     ear.watch("news").await;
     put(&store, "news", "before").await.unwrap();
