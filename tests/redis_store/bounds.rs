@@ -137,3 +137,28 @@ async fn what_is_too_much_to_wait_is_refused_at_once() {
     }
     assert_eq!(put(&store, "news", "last").await.unwrap().offset, 101);
 }
+
+#[tokio::test]
+async fn a_watched_topic_keeps_its_record() {
+    let server = RedisServer::start();
+    let brief = Duration::from_millis(600);
+    let retention = Retention { age: brief, record: brief, ..Retention::default() };
+    let store = open(&server.url(), RedisOptions { retention, ..options() }).await.unwrap();
+    let head = put(&store, "news", "one").await.unwrap();
+    put(&store, "other", "one").await.unwrap();
+    let mut ear = Ear::open(&store);
+    ear.watch("news").await;
+    let mut connection = server.connection();
+    let mut record = |topic: &str| -> i64 {
+        let keys: Vec<String> = redis::cmd("KEYS").arg(format!("*:meta:{topic}")).query(&mut connection).unwrap();
+        keys.first().map_or(-2, |key| redis::cmd("PTTL").arg(key).query(&mut connection).unwrap())
+    };
+    // The record of the topic that nobody watches goes; the other one stays on, though nobody writes or reads.
+    let begun = Instant::now();
+    while record("other") > -2 {
+        assert!(begun.elapsed() < SOON);
+        tokio::task::yield_now().await;
+    }
+    assert!(record("news") > 0);
+    assert_eq!(page(&store, "news", ReadFrom::Last(0)).await.head, head);
+}
