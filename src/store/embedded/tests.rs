@@ -102,6 +102,10 @@ fn snapshot(log: &mut Log, now: u64) -> Vec<(String, Page, u64, bool)> {
     let mut seen = Vec::new();
     let topics: Vec<_> = log.by_name.iter().map(|(name, &id)| (name.clone(), id)).collect();
     for (name, id) in topics {
+        // Reading one that is over would begin its next life.
+        if !log.knows(&name, now) {
+            continue;
+        }
         let newest = log.topics[id].lives.newest();
         let mark = Fence { source: "in".into(), life: "life".into(), id: EntryId { ms: 25, seq: 0 } };
         let (touched, is_marked) = (log.topics[id].touched, log.topics[id].has_applied(&mark));
