@@ -26,7 +26,7 @@ pub(super) struct Host {
 pub(super) struct Greeting {
     pub facts: Facts,
     /// Our number there.
-    client: String,
+    pub client: String,
 }
 
 impl Host {

@@ -13,6 +13,8 @@ mod keys;
 mod pages;
 mod queue;
 mod scripts;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod watched;
 mod writer;
