@@ -22,7 +22,9 @@ export function openRejected(session, facts) {
 }
 
 async function ask(path, options) {
-  const response = await fetch(path, options)
+  const response = await fetch(path, options).catch(() => {
+    throw new Error("The hub does not answer just now.")
+  })
   if (response.ok) return response.status === 204 ? null : response.json().catch(() => null)
   const problem = await response.json().catch(() => ({}))
   throw new Error(problem.detail ?? problem.title ?? `the hub answered ${response.status}`)
@@ -38,7 +40,7 @@ function refresh() {
 function show({ items, total }) {
   byId("dead-fault").textContent = ""
   byId("dead-count").textContent = total > 0 ? String(total) : ""
-  byId("dead-empty").hidden = items.length > 0
+  byId("dead-rest").textContent = items.length === 0 ? "None now." : total > items.length ? `The oldest ${items.length} of ${total}.` : ""
   const ids = new Set(items.map(item => item.id))
   for (const [id, row] of rows) {
     if (ids.has(id)) continue
