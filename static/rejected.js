@@ -8,6 +8,7 @@ const SHOWN = 50
 const rows = new Map() // id → element
 let inView = false
 let reading = null
+let none = false // this hub takes nothing in that could be rejected
 
 export function openRejected(session, facts) {
   if (facts.redis) byId("dead-line").append(...line(deadLine(facts), { label: "rejected entry" }))
@@ -27,12 +28,17 @@ async function ask(path, options) {
   })
   if (response.ok) return response.status === 204 ? null : response.json().catch(() => null)
   const problem = await response.json().catch(() => ({}))
-  throw new Error(problem.detail ?? problem.title ?? `the hub answered ${response.status}`)
+  const error = new Error(problem.detail ?? problem.title ?? `the hub answered ${response.status}`)
+  throw Object.assign(error, { status: response.status })
 }
 
-function refresh() {
+async function refresh() {
+  if (none) return
   reading ??= ask(`/v1/ingest/dead?limit=${SHOWN}`)
-    .then(show, error => (byId("dead-fault").textContent = error.message))
+    .then(show, error => {
+      none = error.status === 404
+      byId("dead-fault").textContent = error.message
+    })
     .finally(() => (reading = null))
   return reading
 }
