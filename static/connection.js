@@ -8,9 +8,9 @@ const rows = new Map() // topic → the row's cells
 let spoken = "connecting" // so that a hub that stays away is not told at every try
 
 export function openConnection(session) {
-  byId("cut").addEventListener("click", () => session.cut())
-  byId("back").addEventListener("click", () => session.connect())
-  byId("hold").addEventListener("click", () => session.hold())
+  for (const [id, act] of [["cut", () => session.cut()], ["back", () => session.connect()], ["hold", () => session.hold()]]) {
+    byId(id).addEventListener("click", () => byId(id).ariaDisabled !== "true" && act())
+  }
   session.listen((kind, detail) => on[kind]?.(session, detail))
   setInterval(() => session.state === "away" && showState(session), 200)
   showState(session)
@@ -55,9 +55,10 @@ function showState(session) {
     byId(id).dataset.state = state
     byId(`${id}-text`).textContent = id === "pill" && state === "away" ? "away" : text
   }
-  byId("cut").disabled = state !== "live"
-  byId("back").disabled = state === "live" || state === "connecting"
-  byId("hold").disabled = state !== "away"
+  // Not `disabled`: the button that was just pressed would lose the focus.
+  byId("cut").ariaDisabled = String(state !== "live")
+  byId("back").ariaDisabled = String(state === "live" || state === "connecting")
+  byId("hold").ariaDisabled = String(state !== "away")
 }
 
 function showHello(hello) {

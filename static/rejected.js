@@ -68,7 +68,7 @@ function letter(item) {
     fields.append(make("div", {}, make("dt", {}, name), make("dd", {}, typeof value === "string" ? value : JSON.stringify(value))))
   }
   const act = (label, done, path, method) =>
-    button(label, async () => {
+    button(label, async element => {
       try {
         await ask(`/v1/ingest/dead/${encodeURIComponent(item.id)}${path}`, { method })
         announce(done)
@@ -77,6 +77,7 @@ function letter(item) {
       }
       await reading
       await refresh()
+      if (!element.isConnected) (byId("dead").querySelector("button") ?? byId("rejected-title")).focus()
     }, { "aria-label": `${label} entry ${item.entry}` })
   return make("li", {},
     make("p", { class: "dead-head" }, make("span", { class: "reason" }, item.reason), make("code", {}, `${item.source} ${item.entry}`), make("time", {}, clock(item.time))),
