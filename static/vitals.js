@@ -13,7 +13,7 @@ export function openVitals(session, facts) {
   if (!facts.vitals) {
     byId("tiles").remove()
     byId("vitals-note").textContent =
-      "Shown by “fanfare demo”, which runs a small publisher for them. This hub was started with “fanfare serve”, so nobody publishes its vitals."
+      "“fanfare demo” publishes them, on Linux, with a small back end of its own. This hub runs without it, so nobody publishes its vitals."
     return
   }
   const charts = {
