@@ -1,6 +1,16 @@
 //! Fanfare, a real-time notification hub.
 //!
-//! The modules stand in the order in which data flows; `ARCHITECTURE.md` draws the arrows between them.
+//! `ARCHITECTURE.md` draws how data flows through these modules and which may use which.
 
+pub mod api;
+pub mod config;
+pub mod demo;
+pub mod dispatcher;
+pub mod document;
 pub mod domain;
+pub mod gateway;
+pub mod hub;
+pub mod protocol;
+pub mod server;
 pub mod store;
+pub mod telemetry;

@@ -1,6 +1,7 @@
 //! Dead letters: ingest entries that could not be used, kept with their reason until someone decides.
 
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 
 use super::error::Reason;
 use super::store::StoreError;
@@ -37,4 +38,20 @@ pub trait DeadLetters: Send + Sync + 'static {
 
     /// Removes a letter for good. `false`: there is no such letter.
     fn drop(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>>;
+}
+
+/// What a source needs that keeps no entries of its own, like the hub's Redis-protocol door: a place for what it could
+/// not use, and the way back. A retried letter stays in its store until the source says that it is settled, so a crash
+/// between the two loses nothing: it comes again.
+pub trait DeadLetterBox: DeadLetters {
+    /// Keeps a letter and answers the id it got; the id that it carries is not looked at.
+    fn bury(&self, letter: DeadLetter) -> BoxFuture<'static, Result<String, StoreError>>;
+
+    /// The letters that `retry` sent back and that are not settled, in the order in which they were retried; then
+    /// waits for more. Once retried, a letter is neither listed nor counted. A stream that is opened anew begins with
+    /// what is not settled yet. Ends when the store closes.
+    fn retried(&self) -> BoxStream<'static, DeadLetter>;
+
+    /// Removes a retried letter: its source has applied it, or buried it anew. `false`: there is no such letter.
+    fn settle(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>>;
 }

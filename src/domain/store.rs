@@ -21,6 +21,12 @@ pub trait Store: Send + Sync + 'static {
     /// calls. Each item is atomic with its idempotency key and its fence; the batch as a whole is not. An answer
     /// `Ok` has the durability that `status` tells. A failure says by its variant whether the message may be stored
     /// all the same. Stored messages of watched topics go to the feed, after they are stored.
+    ///
+    /// Fenced items: when one of them fails with a reason that passes (`Unavailable`, `Unconfirmed`, `Full`, `Broken`),
+    /// every later item of the same topic and source in the batch fails too and is not stored, and its fence does not
+    /// move. Whoever feeds fenced entries reads again from the first that failed; had a later one of its topic been
+    /// applied, the fence would skip the first for ever. A refusal that does not pass (`Conflict`, `Durability`)
+    /// holds nothing up.
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'static, Vec<Result<Appended, StoreError>>>;
 
     /// Reads a page of a topic. A topic that does not exist begins its first life here: its head, `epoch.0`, is a
@@ -163,7 +169,7 @@ pub enum GapCause {
     Conflated,
     /// The store went over to another life (a restart, a failover); what was stored last before that may be gone.
     Failover,
-    /// The position is of a life of the topic that the store knows nothing of.
+    /// The position is of a life of the topic, or of a stretch of one, that the store knows nothing of.
     Epoch,
     /// The topic keeps no history.
     Live,
@@ -231,6 +237,13 @@ pub enum StoreError {
     /// Not stored: the idempotency key was used for another message.
     #[error("this idempotency_key was used within the window for other content, stored at {at}")]
     Conflict { at: Position },
+    /// Not stored: this store cannot give what was asked. Asking again does not help; asking for less does.
+    #[error(
+        "durability {:?} was asked for, this store gives {:?}; ask for that or leave durability out",
+        asked.as_str(),
+        gives.as_str()
+    )]
+    Durability { asked: Durability, gives: Durability },
     /// Something is wrong with the store or with us; not stored.
     #[error("{0}")]
     Broken(String),
@@ -245,6 +258,8 @@ impl From<StoreError> for Problem {
             StoreError::Unconfirmed(_) => Problem::new(Reason::Unconfirmed, text).retry_after(wait),
             StoreError::Full(_) => Problem::new(Reason::StorageFull, text).retry_after(wait * 5),
             StoreError::Conflict { .. } => Problem::new(Reason::Conflict, text),
+            // A reason that does not pass: an ingest entry must not be tried for ever, nor a line be cut over it.
+            StoreError::Durability { .. } => Problem::new(Reason::Forbidden, text),
             StoreError::Broken(_) => Problem::new(Reason::Internal, text),
         }
     }
@@ -327,14 +342,15 @@ impl Lives {
                     }
                     Standing::Unknown => {
                         let first = Position::new(self.known[0].0, self.known[0].1);
-                        let (start, why) = match self.known.iter().position(|l| l.0 == after.epoch) {
+                        let start = match self.known.iter().position(|l| l.0 == after.epoch) {
                             // A life we know, but not so far: what was stored last was lost with it.
                             Some(i) if i + 1 < self.known.len() => {
                                 let (epoch, base) = self.known[i + 1];
-                                (Position::new(epoch, base), GapCause::Failover)
+                                Position::new(epoch, base)
                             }
-                            _ => (first, GapCause::Epoch),
+                            _ => first,
                         };
+                        let why = GapCause::Epoch;
                         let (_, to) = self.span(start.epoch, head);
                         (start, to, Some(Missing { why, to: None }))
                     }
@@ -392,7 +408,7 @@ mod tests {
             (ReadFrom::After(at(1, 4)), at(1, 4), 10, None),
             (ReadFrom::After(at(1, 3)), at(1, 4), 10, missing(GapCause::Retention, Some(at(1, 4)))),
             (ReadFrom::After(at(1, 10)), at(2, 10), 20, missing(GapCause::Failover, None)),
-            (ReadFrom::After(at(1, 12)), at(2, 10), 20, missing(GapCause::Failover, None)),
+            (ReadFrom::After(at(1, 12)), at(2, 10), 20, missing(GapCause::Epoch, None)),
             (ReadFrom::After(at(2, 21)), at(1, 4), 10, missing(GapCause::Epoch, None)),
             (ReadFrom::After(at(2, 9)), at(1, 4), 10, missing(GapCause::Epoch, None)),
             (ReadFrom::After(at(3, 5)), at(1, 4), 10, missing(GapCause::Epoch, None)),

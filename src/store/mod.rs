@@ -1,1 +1,125 @@
-//! Stores: where topics are kept. One folder each; `open` chooses one by its URL.
+//! Stores: where topics are kept. One folder each; `open` chooses one by its URL. What a store promises is in
+//! `domain::store`, and every store is held to it by `tests/store_conformance.rs`.
+
+pub mod embedded;
+pub mod redis;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::domain::dead::DeadLetterBox;
+use crate::domain::store::{Retention, Store, StoreError};
+
+/// Tells the time: milliseconds since 1970.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// What a store needs to know. What only one of them uses says so.
+#[derive(Clone)]
+pub struct Options {
+    /// Begins all keys and channels (Redis).
+    pub prefix: String,
+    pub retention: Retention,
+    /// Events that wait for the reader of the feed before the store waits for it (embedded) or drops messages and says
+    /// so (Redis).
+    pub feed_capacity: usize,
+    /// Bytes of all messages together; beyond it the oldest go first (embedded).
+    pub total_bytes: u64,
+    /// Topics with a record; beyond it new ones are refused (embedded).
+    pub topics: usize,
+    /// Idempotency keys remembered at a time; beyond it publishes with a new key are refused (embedded).
+    pub idempotency_keys: u64,
+    /// Calls that wait for the store's thread and the bytes they hold; beyond either a call is refused with
+    /// `Unavailable` (embedded).
+    pub waiting_calls: usize,
+    pub waiting_bytes: usize,
+    /// Dead letters kept for the hub's own door; beyond it the oldest go (embedded).
+    pub dead_letters: usize,
+    /// How long connecting and an answer may take (Redis).
+    pub connect_timeout: Duration,
+    pub response_timeout: Duration,
+    /// Tests move it (embedded).
+    pub clock: Clock,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            prefix: "fanfare".into(),
+            retention: Retention::default(),
+            feed_capacity: 16_384,
+            total_bytes: 1024 * 1024 * 1024,
+            topics: 1_000_000,
+            idempotency_keys: 1_000_000,
+            waiting_calls: 65_536,
+            waiting_bytes: 64 * 1024 * 1024,
+            dead_letters: 10_000,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(5),
+            clock: Arc::new(wall_clock),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("prefix", &self.prefix)
+            .field("retention", &self.retention)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("{0:?} names no store; use memory, or redis://HOST:PORT")]
+    Unknown(String),
+    #[error("the durable embedded store (disk:PATH) is not in this version; use memory, or redis://HOST:PORT")]
+    NoDisk,
+    #[error("the store does not open: {0}")]
+    Failed(#[from] StoreError),
+    #[error(transparent)]
+    Redis(#[from] redis::OpenError),
+}
+
+pub struct Opened {
+    pub store: Arc<dyn Store>,
+    /// Where the hub's own door keeps its dead letters: an embedded store has it, Redis keeps them beside its streams.
+    pub embedded_dead: Option<Arc<dyn DeadLetterBox>>,
+}
+
+/// Opens the store that a URL names.
+pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
+    match url.split(':').next().unwrap_or_default() {
+        "memory" if url == "memory" => {
+            let (store, dead) = embedded::open_in_memory(&options)?;
+            Ok(Opened { store, embedded_dead: Some(dead) })
+        }
+        "disk" => Err(OpenError::NoDisk),
+        "redis" | "rediss" | "valkey" | "valkeys" | "unix" => {
+            let own = redis::RedisOptions {
+                prefix: options.prefix,
+                retention: options.retention,
+                feed_messages: options.feed_capacity,
+                connect_timeout: options.connect_timeout,
+                response_timeout: options.response_timeout,
+                ..redis::RedisOptions::default()
+            };
+            let store = redis::open(url, own).await?;
+            Ok(Opened { store: Arc::new(store), embedded_dead: None })
+        }
+        _ => Err(OpenError::Unknown(without_password(url))),
+    }
+}
+
+fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64)
+}
+
+/// A URL as it may be shown.
+fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => format!("{}://…{}", &url[..scheme], &url[at..]),
+        _ => url.to_owned(),
+    }
+}

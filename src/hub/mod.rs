@@ -1,0 +1,153 @@
+//! The hub: takes publishes in, reads history, and brings what the store feeds to whoever subscribed.
+//!
+//! It knows which shards want which topic, but not which protocol their connections speak, nor which store is behind.
+
+pub mod outbox;
+mod registry;
+mod sequencer;
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use self::registry::Registry;
+pub use self::registry::{ShardId, Ticket};
+use crate::domain::codec::Format;
+use crate::domain::replay::Gap;
+
+use crate::domain::error::Problem;
+use crate::domain::message::{Durability, Message, Publication};
+use crate::domain::name::Topic;
+use crate::domain::position::Position;
+use crate::domain::store::{Append, Appended, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus};
+
+/// A handle to the hub; clones are the same hub.
+#[derive(Clone)]
+pub struct Hub {
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+}
+
+/// What a shard gets from the hub. For one topic these come in order: `Joined`, then whatever follows that position.
+#[derive(Debug, Clone)]
+pub enum ToShard {
+    /// The stream of a topic stands at `at`; everything after it follows.
+    Joined {
+        topic: Topic,
+        ticket: Ticket,
+        at: Position,
+    },
+    Message(Arc<Delivery>),
+    /// The stream goes on behind a gap.
+    Gap {
+        topic: Topic,
+        gap: Gap,
+    },
+}
+
+/// A message on its way to subscribers, encoded at most once for each format and shared by all of them.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Where the stream stood before it.
+    pub before: Position,
+    pub message: Message,
+    frames: [OnceLock<Bytes>; Format::COUNT],
+}
+
+impl Delivery {
+    pub fn new(before: Position, message: Message) -> Delivery {
+        Delivery { before, message, frames: Default::default() }
+    }
+
+    /// The frame in a format; the first to ask writes it.
+    pub fn frame(&self, format: Format, write: impl FnOnce(&Message) -> Bytes) -> &Bytes {
+        self.frames[format.index()].get_or_init(|| write(&self.message))
+    }
+}
+
+/// The answer to a publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    pub topic: Topic,
+    pub stored: Position,
+    pub durability: Durability,
+}
+
+impl Hub {
+    /// A hub without shards: publishes and reads.
+    pub fn new(store: Arc<dyn Store>) -> Hub {
+        Hub { store, registry: Arc::default() }
+    }
+
+    /// A hub that feeds shards through the given channels; the first is `ShardId(0)`. The future is the sequencer: it
+    /// must be run, and ends when the store closes its feed.
+    pub fn with_shards(
+        store: Arc<dyn Store>,
+        shards: Vec<mpsc::Sender<ToShard>>,
+    ) -> (Hub, impl Future<Output = ()> + Send + 'static) {
+        let registry = Arc::<Registry>::default();
+        let sequencer = sequencer::Sequencer { store: store.clone(), registry: registry.clone(), shards };
+        (Hub { store, registry }, sequencer.run())
+    }
+
+    /// A shard's first subscriber of a topic: `ToShard::Joined` with this ticket follows.
+    pub fn join(&self, topic: &Topic, shard: ShardId) -> Ticket {
+        self.registry.want(topic, shard)
+    }
+
+    /// A shard's last subscriber of a topic went.
+    pub fn leave(&self, topic: &Topic, shard: ShardId) {
+        self.registry.leave(topic, shard);
+    }
+
+    /// How many topics the subscribers of this node want.
+    pub fn topics(&self) -> usize {
+        self.registry.topics()
+    }
+
+    /// Publishes one message. The work starts with the call: two calls are applied in their order.
+    pub fn publish(&self, publication: Publication) -> BoxFuture<'static, Result<Receipt, Problem>> {
+        let topic = publication.topic.clone();
+        let durability = self.store.status().durability;
+        let stored = self.store.append(vec![Append { publication, fence: None }]);
+        async move {
+            let answer = stored.await.pop().unwrap_or_else(|| Err(StoreError::Broken("no answer".into())))?;
+            match answer {
+                Appended::Stored { at, .. } | Appended::Repeated { at } => {
+                    Ok(Receipt { topic, stored: at, durability })
+                }
+                Appended::Skipped => Err(StoreError::Broken("skipped without a fence".into()).into()),
+            }
+        }
+        .boxed()
+    }
+
+    /// Stores a batch, fenced or not, and answers item by item. For the dispatcher and the HTTP API.
+    pub fn append(&self, batch: Vec<Append>) -> BoxFuture<'static, Vec<Result<Appended, StoreError>>> {
+        self.store.append(batch)
+    }
+
+    pub fn read(
+        &self,
+        topic: &Topic,
+        from: ReadFrom,
+        limit: ReadLimit,
+    ) -> BoxFuture<'static, Result<Page, StoreError>> {
+        self.store.read(topic, from, limit)
+    }
+
+    /// The one message at a position, if it is still kept.
+    pub fn find(&self, topic: &Topic, at: Position) -> BoxFuture<'static, Result<Option<Message>, StoreError>> {
+        let page =
+            self.store.read(topic, ReadFrom::After(at.before()), ReadLimit { messages: 1, ..ReadLimit::default() });
+        async move { Ok(page.await?.messages.into_iter().find(|m| m.at == at)) }.boxed()
+    }
+
+    /// How the store is at this moment.
+    pub fn status(&self) -> StoreStatus {
+        self.store.status()
+    }
+}

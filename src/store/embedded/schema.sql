@@ -1,0 +1,64 @@
+-- The tables of the embedded store, the same in memory and in a file.
+-- Times are milliseconds since 1970. Operators may read this file; only the hub writes it.
+
+CREATE TABLE topics (
+    id      INTEGER PRIMARY KEY,
+    name    TEXT NOT NULL UNIQUE,
+    -- The newest offset, as far as `messages` does not tell it: brought up to date when the newest message goes.
+    head    INTEGER NOT NULL,
+    touched INTEGER NOT NULL
+);
+
+-- The lives of a topic, oldest first: each begins after its base offset.
+CREATE TABLE lives (
+    topic_id INTEGER NOT NULL,
+    ordinal  INTEGER NOT NULL,
+    epoch    TEXT NOT NULL,
+    base     INTEGER NOT NULL,
+    PRIMARY KEY (topic_id, ordinal)
+) WITHOUT ROWID;
+
+-- The last ingest entry applied to a topic, for each source.
+CREATE TABLE fences (
+    topic_id INTEGER NOT NULL,
+    source   TEXT NOT NULL,
+    life     TEXT NOT NULL,
+    ms       INTEGER NOT NULL,
+    seq      INTEGER NOT NULL,
+    PRIMARY KEY (topic_id, source)
+) WITHOUT ROWID;
+
+-- Append only, in the order of commits; no index by topic, since one page a touched topic would be written with every
+-- commit. Which row holds which offset of a topic is known in memory, and learnt from this table at opening.
+CREATE TABLE messages (
+    seq      INTEGER PRIMARY KEY,
+    topic_id INTEGER NOT NULL,
+    offset   INTEGER NOT NULL,
+    time     INTEGER NOT NULL,
+    expires  INTEGER NOT NULL,
+    body     BLOB NOT NULL
+);
+
+CREATE TABLE idempotency (
+    id       INTEGER PRIMARY KEY,
+    topic_id INTEGER NOT NULL,
+    key      TEXT NOT NULL,
+    digest   BLOB NOT NULL,
+    epoch    TEXT NOT NULL,
+    offset   INTEGER NOT NULL,
+    expires  INTEGER NOT NULL,
+    UNIQUE (topic_id, key)
+);
+
+-- Ingest entries that could not be used. `retried` counts retries over all letters: not null once sent back.
+CREATE TABLE dead (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    source  TEXT NOT NULL,
+    entry   TEXT NOT NULL,
+    time    INTEGER NOT NULL,
+    reason  TEXT NOT NULL,
+    text    TEXT NOT NULL,
+    fields  BLOB NOT NULL,
+    retried INTEGER
+);
+CREATE INDEX dead_retried ON dead (retried) WHERE retried IS NOT NULL;

@@ -1,0 +1,119 @@
+//! What the log removes: what retention took, what had its time, topics that are over. Bounded work a step, so that
+//! publishers never wait long for it.
+
+use rusqlite::Result;
+
+use super::log::{Log, MESSAGE_OVERHEAD, millis};
+use super::record::{Entry, is_aged};
+
+/// Rows that one step removes, and records that it looks at.
+const SWEEP_ROWS: usize = 2_000;
+const SWEEP_TOPICS: usize = 4_096;
+
+impl Log<'_> {
+    /// One step. `true`: there is more to do at once.
+    pub fn sweep(&mut self, now: u64) -> Result<bool> {
+        let mut left = SWEEP_ROWS;
+        while left > 0
+            && let Some(&(expires, id, offset)) = self.expiring.first()
+            && expires <= now
+        {
+            self.expire(id, offset)?;
+            left -= 1;
+        }
+        let keys = self.tables.delete_keys(now, SWEEP_ROWS)?;
+        self.keys -= keys as u64;
+        for _ in 0..SWEEP_TOPICS.min(self.topics.capacity()) {
+            if left == 0 {
+                break;
+            }
+            let id = self.cursor;
+            left = self.sweep_topic(id, now, left)?;
+            if left > 0 {
+                self.cursor = if id + 1 >= self.topics.capacity() { 0 } else { id + 1 };
+            }
+        }
+        Ok(left == 0 || keys == SWEEP_ROWS)
+    }
+
+    /// Whether a topic's record had its time: its messages are gone for long, and nobody watches it.
+    pub(super) fn is_over(&self, id: usize, now: u64) -> bool {
+        let retention = &self.bounds.retention;
+        let record = &self.topics[id];
+        let kept =
+            millis(retention.age).saturating_add(millis(retention.record)).max(millis(retention.idempotency_window));
+        record.touched.saturating_add(kept) <= now && !self.watched.contains(&record.name)
+    }
+
+    pub(super) fn remove_topic(&mut self, id: usize) -> Result<()> {
+        while self.topics[id].has_rows() {
+            self.remove_oldest(id)?;
+        }
+        self.keys -= self.tables.delete_topic(id)? as u64;
+        let record = self.topics.remove(id);
+        self.by_name.remove(&record.name);
+        Ok(())
+    }
+
+    pub(super) fn remove_oldest(&mut self, id: usize) -> Result<()> {
+        let Some((offset, entry)) = self.topics[id].pop() else { return Ok(()) };
+        if entry.has_row() {
+            self.forget(id, offset, entry)?;
+            if !self.topics[id].has_rows() {
+                self.keep_head(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room: the oldest message of all goes, whatever its topic.
+    pub(super) fn remove_oldest_of_all(&mut self) -> Result<()> {
+        let Some((id, offset)) = self.tables.oldest()? else {
+            debug_assert_eq!(self.bytes, 0, "bytes are counted without rows");
+            self.bytes = 0;
+            return Ok(());
+        };
+        while self.topics[id].oldest().is_some_and(|(oldest, _)| oldest <= offset) {
+            self.remove_oldest(id)?;
+        }
+        Ok(())
+    }
+
+    fn sweep_topic(&mut self, id: usize, now: u64, mut left: usize) -> Result<usize> {
+        let age = millis(self.bounds.retention.age);
+        while left > 0 && self.topics.get(id).and_then(|r| r.oldest()).is_some_and(|(_, e)| is_aged(e, age, now)) {
+            self.remove_oldest(id)?;
+            left -= 1;
+        }
+        if left > 0 && self.topics.contains(id) && self.is_over(id, now) {
+            self.remove_topic(id)?;
+            left -= 1;
+        }
+        Ok(left)
+    }
+
+    fn expire(&mut self, id: usize, offset: u64) -> Result<()> {
+        let Some(entry) = self.topics[id].expire(offset) else {
+            debug_assert!(false, "an entry that expires has a row");
+            self.expiring.pop_first();
+            return Ok(());
+        };
+        self.forget(id, offset, entry)?;
+        // It may have been the newest one, and nothing else would tell the head.
+        self.keep_head(id)
+    }
+
+    fn forget(&mut self, id: usize, offset: u64, entry: Entry) -> Result<()> {
+        self.tables.delete_message(entry.seq)?;
+        self.bytes -= u64::from(entry.bytes) + MESSAGE_OVERHEAD;
+        if entry.expires != 0 {
+            self.expiring.remove(&(entry.expires, id, offset));
+        }
+        Ok(())
+    }
+
+    fn keep_head(&mut self, id: usize) -> Result<()> {
+        let record = &self.topics[id];
+        self.tables.set_head(id, record.head(), record.touched)
+    }
+}
