@@ -79,7 +79,7 @@ function letter(item) {
       await refresh()
       if (!element.isConnected) (byId("dead").querySelector("button") ?? byId("rejected-title")).focus()
     }, { "aria-label": `${label} entry ${item.entry}` })
-  return make("li", {},
+  return make("li", { "data-id": item.id },
     make("p", { class: "dead-head" }, make("span", { class: "reason" }, item.reason), make("code", {}, `${item.source} ${item.entry}`), make("time", {}, clock(item.time))),
     make("p", { class: "dead-text" }, item.text),
     fields,
