@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use fanfare::config::{self, Mode};
-use fanfare::server::Server;
 
 fn main() -> ExitCode {
     let command = clap::Command::new("fanfare").args(config::arguments());
@@ -15,26 +14,11 @@ fn main() -> ExitCode {
         Some((_, flags)) => (Mode::Demo, flags),
         None => (Mode::Demo, &matches),
     };
-    let config = match config::load(mode, flags, std::env::vars_os(), std::path::Path::new(".")) {
-        Ok(config) => config,
+    match config::load(mode, flags, std::env::vars_os(), std::path::Path::new(".")) {
+        Ok(config) => fanfare::server::run(&config, mode),
         Err(faults) => {
             eprintln!("{faults}");
-            return ExitCode::from(2);
+            ExitCode::from(2)
         }
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
-    runtime.block_on(async {
-        fanfare::telemetry::start_log(&config.options.log, false);
-        let server = match Server::start(&config, mode).await {
-            Ok(server) => server,
-            Err(error) => {
-                eprintln!("fanfare: {error}");
-                return ExitCode::FAILURE;
-            }
-        };
-        println!("http://{}", server.http);
-        let _ = tokio::signal::ctrl_c().await;
-        server.stop().await;
-        ExitCode::SUCCESS
-    })
+    }
 }

@@ -75,7 +75,7 @@ impl Vitals {
                 "received": rate(self.network.0, before.network.0),
                 "sent": rate(self.network.1, before.network.1),
             },
-            "load": self.load,
+            "load": self.load.map(|l| (f64::from(l) * 100.0).round() / 100.0),
             "uptime": self.uptime.round(),
             "host": self.host,
         })

@@ -1,6 +1,7 @@
 //! Builds all parts, wires them, and takes them down in order. It alone knows everybody.
 
 mod http;
+mod run;
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::http::Listener;
+pub use self::run::run;
 use crate::api::{self, ApiState, Health, Trouble, Troubles};
 use crate::config::{Config, Ingest, Mode, Options};
 use crate::demo;
