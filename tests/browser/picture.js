@@ -11,8 +11,7 @@ const browser = await startBrowser()
 const page = await browser.newPage({ viewport: { width: 1440, height: 1130 }, colorScheme: "light" })
 await page.goto(`${hub.url}/`)
 await page.waitForSelector('#state[data-state="live"]')
-const points = n => `(document.querySelector("#tile-load .stroke")?.getAttribute("d")?.match(/[ML]/g)?.length ?? 0) >= ${n}`
-await page.waitForFunction(points(60), null, { timeout: 90_000 })
+await page.waitForFunction(() => document.querySelector("#tile-load .stroke")?.getAttribute("d")?.match(/[ML]/g)?.length >= 60, null, { timeout: 90_000 })
 for (const way of ["curl", "python", "redis"]) {
   const line = await page.locator(`#way-${way} pre`).first().textContent()
   execFileSync("bash", ["-c", line], { stdio: "ignore" })
