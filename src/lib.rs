@@ -4,9 +4,13 @@
 
 pub mod api;
 pub mod config;
+pub mod demo;
+pub mod dispatcher;
 pub mod document;
 pub mod domain;
+pub mod gateway;
 pub mod hub;
 pub mod protocol;
+pub mod server;
 pub mod store;
 pub mod telemetry;

@@ -128,7 +128,9 @@ fn install() -> Metrics {
 /// Begins to log to standard error: `targets` like `info,fanfare::store=debug`, as JSON lines or for people.
 pub fn start_log(targets: &str, json: bool) {
     let targets: Targets = targets.parse().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr);
     let layer = if json { layer.json().flatten_event(true).boxed() } else { layer.with_target(false).boxed() };
     // A second start, as in tests, keeps the first.
     let _ = tracing_subscriber::registry().with(layer.with_filter(targets)).try_init();

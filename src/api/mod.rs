@@ -110,7 +110,7 @@ fn guarded(routes: Router, access: Arc<Access>) -> Router {
 }
 
 /// The gate, and what every answer says to browsers: do not guess its type, do not embed it, do not keep it.
-fn layered(routes: Router, access: Arc<Access>) -> Router {
+pub fn layered(routes: Router, access: Arc<Access>) -> Router {
     let set = |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
     routes.layer(
         ServiceBuilder::new()

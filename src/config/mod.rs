@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches};
 
-pub use docs::{markdown, toml};
+pub use docs::{markdown, redacted, toml};
 pub use table::{SETTINGS, Setting};
 
 use crate::domain::limits::Limits;

@@ -21,6 +21,12 @@ pub trait Store: Send + Sync + 'static {
     /// calls. Each item is atomic with its idempotency key and its fence; the batch as a whole is not. An answer
     /// `Ok` has the durability that `status` tells. A failure says by its variant whether the message may be stored
     /// all the same. Stored messages of watched topics go to the feed, after they are stored.
+    ///
+    /// Fenced items: when one of them fails with a reason that passes (`Unavailable`, `Unconfirmed`, `Full`, `Broken`),
+    /// every later item of the same topic and source in the batch fails too and is not stored, and its fence does not
+    /// move. Whoever feeds fenced entries reads again from the first that failed; had a later one of its topic been
+    /// applied, the fence would skip the first for ever. A refusal that does not pass (`Conflict`, `Durability`)
+    /// holds nothing up.
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'static, Vec<Result<Appended, StoreError>>>;
 
     /// Reads a page of a topic. A topic that does not exist begins its first life here: its head, `epoch.0`, is a

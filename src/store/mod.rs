@@ -2,10 +2,11 @@
 //! `domain::store`, and every store is held to it by `tests/store_conformance.rs`.
 
 pub mod embedded;
+pub mod redis;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::store::{Retention, Store, StoreError};
@@ -19,7 +20,8 @@ pub struct Options {
     /// Begins all keys and channels (Redis).
     pub prefix: String,
     pub retention: Retention,
-    /// Events that wait for the reader of the feed before the store waits for it.
+    /// Events that wait for the reader of the feed before the store waits for it (embedded) or drops messages and says
+    /// so (Redis).
     pub feed_capacity: usize,
     /// Bytes of all messages together; beyond it the oldest go first (embedded).
     pub total_bytes: u64,
@@ -33,6 +35,9 @@ pub struct Options {
     pub waiting_bytes: usize,
     /// Dead letters kept for the hub's own door; beyond it the oldest go (embedded).
     pub dead_letters: usize,
+    /// How long connecting and an answer may take (Redis).
+    pub connect_timeout: Duration,
+    pub response_timeout: Duration,
     /// Tests move it (embedded).
     pub clock: Clock,
 }
@@ -49,6 +54,8 @@ impl Default for Options {
             waiting_calls: 65_536,
             waiting_bytes: 64 * 1024 * 1024,
             dead_letters: 10_000,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(5),
             clock: Arc::new(wall_clock),
         }
     }
@@ -71,6 +78,8 @@ pub enum OpenError {
     NoDisk,
     #[error("the store does not open: {0}")]
     Failed(#[from] StoreError),
+    #[error(transparent)]
+    Redis(#[from] redis::OpenError),
 }
 
 pub struct Opened {
@@ -87,6 +96,18 @@ pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
             Ok(Opened { store, embedded_dead: Some(dead) })
         }
         "disk" => Err(OpenError::NoDisk),
+        "redis" | "rediss" | "valkey" | "valkeys" | "unix" => {
+            let own = redis::RedisOptions {
+                prefix: options.prefix,
+                retention: options.retention,
+                feed_messages: options.feed_capacity,
+                connect_timeout: options.connect_timeout,
+                response_timeout: options.response_timeout,
+                ..redis::RedisOptions::default()
+            };
+            let store = redis::open(url, own).await?;
+            Ok(Opened { store: Arc::new(store), embedded_dead: None })
+        }
         _ => Err(OpenError::Unknown(without_password(url))),
     }
 }

@@ -1,0 +1,225 @@
+//! The dispatcher: bridges queued messages to topics.
+//!
+//! Publishers write to a queue, with nothing but a Redis client; a `Source` reads one partition of it, and one loop,
+//! the bridge, hands what it reads to the hub. Here are the contract between the two and the handle for the rest of
+//! the program. What an entry means is in `decode`, who may work on a partition in `owner`, where entries wait in
+//! `redis` and `door`.
+
+mod bridge;
+mod decode;
+pub mod door;
+mod notice;
+mod owner;
+pub mod redis;
+mod start;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use crate::domain::error::Problem;
+use crate::domain::store::{Appended, EntryId, StoreError};
+
+pub use notice::Notice;
+pub use start::{Dispatcher, Ingest, Options, StartError, start};
+
+/// Names of the metrics, all with the label `source`.
+pub mod metric {
+    /// Entries that were settled; label `result`: stored, repeated, skipped (applied before), dead, failed.
+    pub const ENTRIES: &str = "fanfare_ingest_entries_total";
+    /// Times that a batch stopped at an entry and was tried again; label `reason`.
+    pub const STOPS: &str = "fanfare_ingest_stops_total";
+    /// Entries that wait, and the age of the oldest.
+    pub const LAG_ENTRIES: &str = "fanfare_ingest_lag_entries";
+    pub const LAG_SECONDS: &str = "fanfare_ingest_lag_seconds";
+    /// 1 while this node works on the partition.
+    pub const OWNER: &str = "fanfare_ingest_owner";
+    /// Entries put aside; label `reason`.
+    pub const DEAD: &str = "fanfare_ingest_dead_total";
+    /// Dead letters that went because more than their capacity came.
+    pub const DEAD_DROPPED: &str = "fanfare_ingest_dead_dropped_total";
+    /// Entries that publishers trimmed away before they were read.
+    pub const TRIMMED: &str = "fanfare_ingest_trimmed_total";
+    /// Connections of the door.
+    pub const DOOR_CONNECTIONS: &str = "fanfare_door_connections";
+    /// Connections that the door closed; label `why`.
+    pub const DOOR_CLOSED: &str = "fanfare_door_closed_total";
+}
+
+/// One partition of what publishers wrote, read in order.
+///
+/// Reading takes nothing away. After each batch the bridge says how its entries ended, and only that moves the source
+/// on. A batch may come twice (after a crash, or when another node took over in between): entries carry ids that
+/// ascend, the bridge hands them on as fences, and the store skips what it has applied. So a reader that was stalled
+/// and is no longer entitled to the partition does no harm: it can neither apply anything twice nor move the source on.
+pub trait Source: Send + 'static {
+    /// Like `fanfare:in`: in fences, dead letters, metrics and the log.
+    fn name(&self) -> &str;
+
+    /// Whether an entry that was not committed is read again. Of such a source the bridge commits what comes before the
+    /// first entry that failed, and reads again from there. Of another one it commits everything, failures too.
+    fn repeats(&self) -> bool;
+
+    /// Waits for entries and reads at most about so many, those that came first. May answer an empty batch, to be called again;
+    /// `None` when there will be no more. A call that is dropped half-way changes nothing.
+    fn read(&mut self, most: usize) -> BoxFuture<'_, Result<Option<Batch>, SourceError>>;
+
+    /// Says how the first entries of the last batch ended, in their order. They are not read again. Dead ones are kept
+    /// as dead letters in the same step. `Lost` when somebody else works on this partition: then nothing has changed.
+    fn commit(&mut self, settled: Vec<Settled>) -> BoxFuture<'_, Result<(), SourceError>>;
+
+    /// Gives the partition up. Nothing is called after it.
+    fn close(&mut self) -> BoxFuture<'_, ()>;
+}
+
+/// Entries in their order.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The life of the server that the ids were drawn on, for fences; `None` if entries are never read again.
+    pub life: Option<Box<str>>,
+    pub entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub id: EntryId,
+    pub content: Content,
+}
+
+/// What a publisher wrote.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// The fields of a stream entry.
+    Fields(Vec<(Bytes, Bytes)>),
+    /// An element of a list: one JSON document.
+    Document(Bytes),
+    /// More than the source hands out. It keeps the bytes.
+    Oversize { bytes: usize, most: usize },
+}
+
+#[derive(Debug)]
+pub struct Settled {
+    pub entry: Entry,
+    pub outcome: Outcome,
+}
+
+/// How an entry ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Applied(Appended),
+    /// It can never be used as it is: to be kept as a dead letter.
+    Dead(Problem),
+    /// The store did not take it. Only told to a source that does not repeat.
+    Failed(StoreError),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// Cannot be reached now; trying again helps.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Answers, but not as it should: somebody must look.
+    #[error("{0}")]
+    Broken(String),
+    /// Another node works on this partition.
+    #[error("another node works on this partition")]
+    Lost,
+}
+
+/// How a source is, for readiness and metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceStatus {
+    pub name: String,
+    /// `None` while all is well.
+    pub trouble: Option<String>,
+    /// Whether this node works on it.
+    pub owner: bool,
+    pub lag_entries: u64,
+    pub lag: Duration,
+}
+
+/// The status of one source, written by the source and the bridge, read by whoever asks.
+#[derive(Debug, Default)]
+pub(crate) struct Board(Mutex<SourceStatus>);
+
+impl Board {
+    fn new(name: &str) -> Arc<Board> {
+        Arc::new(Board(Mutex::new(SourceStatus { name: name.to_owned(), ..SourceStatus::default() })))
+    }
+
+    fn read(&self) -> SourceStatus {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn write(&self, change: impl FnOnce(&mut SourceStatus)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn lag(&self, entries: u64, oldest: Duration) {
+        self.write(|status| {
+            (status.lag_entries, status.lag) = (entries, oldest);
+            metrics::gauge!(metric::LAG_ENTRIES, "source" => status.name.clone()).set(entries as f64);
+            metrics::gauge!(metric::LAG_SECONDS, "source" => status.name.clone()).set(oldest.as_secs_f64());
+        });
+    }
+
+    fn owner(&self, owner: bool) {
+        self.write(|status| {
+            status.owner = owner;
+            metrics::gauge!(metric::OWNER, "source" => status.name.clone()).set(f64::from(u8::from(owner)));
+            if !owner {
+                // What waits is the owner's to tell.
+                (status.lag_entries, status.lag) = (0, Duration::ZERO);
+                metrics::gauge!(metric::LAG_ENTRIES, "source" => status.name.clone()).set(0.0);
+                metrics::gauge!(metric::LAG_SECONDS, "source" => status.name.clone()).set(0.0);
+            }
+        });
+    }
+}
+
+/// Called between the steps of the loop; tests stall a node there.
+#[derive(Clone, Default)]
+pub struct Pause(Option<Arc<PauseFn>>);
+
+type PauseFn = dyn Fn(Step) -> BoxFuture<'static, ()> + Send + Sync;
+
+/// What has just been done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    Owned,
+    Read,
+    Decoded,
+    Appended,
+    Checked,
+}
+
+impl Pause {
+    pub fn new(pause: impl Fn(Step) -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Pause {
+        Pause(Some(Arc::new(pause)))
+    }
+
+    pub(crate) async fn after(&self, step: Step) {
+        if let Some(pause) = &self.0 {
+            pause(step).await;
+        }
+    }
+}
+
+impl fmt::Debug for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pause({})", self.0.is_some())
+    }
+}
+
+/// An id as Redis writes it.
+pub(crate) fn write_id(id: EntryId) -> String {
+    format!("{}-{}", id.ms, id.seq)
+}
+
+pub(crate) fn parse_id(text: &str) -> Option<EntryId> {
+    let (ms, seq) = text.split_once('-')?;
+    Some(EntryId { ms: ms.parse().ok()?, seq: seq.parse().ok()? })
+}

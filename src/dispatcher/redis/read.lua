@@ -1,0 +1,113 @@
+#!lua flags=allow-oom
+-- Reads what follows the cursor of a partition, and takes nothing away but what was applied long ago.
+--
+-- KEYS: stream, owner, cursor; for a list also the list and its wake key. ARGV: who asks, most entries, most bytes of
+-- all, most bytes of one, ms that applied entries are kept.
+-- Answer: 'lost'; or life, cursor, entries that wait, entries that were trimmed away unread, the time, and the
+-- entries: an id with its fields, or with its size if it is larger than one may be.
+--
+-- The cursor is a hash: `at`, the last id that was committed; `count`, how many entries had been added to the stream
+-- up to there; `gen`, how often the stream began anew under the same server; `trimmed`,
+-- entries lost to publishers, and `trimmed_at`, when last.
+local stream, owner, cursor, list, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local me, most, most_bytes, entry_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local keep = tonumber(ARGV[5])
+if redis.call('GET', owner) ~= me then return { 'lost' } end
+
+local function whole(number) return string.format('%.0f', number) end
+
+-- Ids have 64 bits, numbers of Lua fewer: they are compared as digits.
+local function less(a, b)
+  if #a ~= #b then return #a < #b end
+  return a < b
+end
+
+local function is_past(a, b)
+  local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
+  local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
+  if a_ms ~= b_ms then return less(b_ms, a_ms) end
+  return less(b_seq, a_seq)
+end
+
+local function facts()
+  if redis.call('EXISTS', stream) == 0 then return { length = 0, added = 0, last = '0-0', first = '0-0' } end
+  local reply, found = redis.call('XINFO', 'STREAM', stream), {}
+  for i = 1, #reply, 2 do found[reply[i]] = reply[i + 1] end
+  return {
+    length = found['length'],
+    added = found['entries-added'],
+    last = found['last-generated-id'],
+    first = found['recorded-first-entry-id'],
+  }
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local life = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '?'
+local info = facts()
+local state = redis.call('HMGET', cursor, 'at', 'count', 'gen')
+local at, count, gen = state[1], tonumber(state[2] or 0), tonumber(state[3] or 0)
+
+if not at or is_past(at, info.last) or info.added < count then
+  -- The first time; or the stream is not the one that was read: somebody deleted it, and what it has now is new.
+  if at and at ~= '0-0' then gen = gen + 1 end
+  at, count = '0-0', info.added - info.length
+  redis.call('HSET', cursor, 'at', at, 'count', whole(count), 'gen', whole(gen))
+end
+if gen > 0 then life = life .. '.' .. whole(gen) end
+
+local waiting, trimmed = math.max(info.added - count, 0), 0
+if info.length == 0 or is_past(info.first, at) then
+  -- Nothing of what was read is left, so all that is left waits; what was added besides is gone.
+  trimmed = math.max(waiting - info.length, 0)
+  waiting = info.length
+  if trimmed > 0 then
+    redis.call('HINCRBY', cursor, 'count', whole(trimmed))
+    redis.call('HINCRBY', cursor, 'trimmed', whole(trimmed))
+    redis.call('HSET', cursor, 'trimmed_at', whole(now))
+  end
+end
+
+local entries, bytes, last = {}, 0, at
+local function take(id, fields)
+  local size = 0
+  for i = 1, #fields do size = size + #fields[i] end
+  if size > entry_bytes then
+    entries[#entries + 1] = { id, size }
+  else
+    entries[#entries + 1] = { id, fields }
+    bytes = bytes + size
+  end
+  last = id
+end
+
+while #entries < most and bytes < most_bytes do
+  local some = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', math.min(50, most - #entries))
+  if #some == 0 then break end
+  for _, entry in ipairs(some) do take(entry[1], entry[2]) end
+end
+
+if list then
+  -- What waits at the wake key came off the list first.
+  local function move(from)
+    while #entries < most and bytes < most_bytes do
+      local some = redis.call('LPOP', from, math.min(50, most - #entries))
+      if not some or #some == 0 then break end
+      for _, text in ipairs(some) do
+        take(redis.call('XADD', stream, '*', 'document', text), { 'document', text })
+        waiting = waiting + 1
+      end
+    end
+  end
+  if bytes < most_bytes then
+    move(wake)
+    move(list)
+  end
+  waiting = waiting + redis.call('LLEN', list) + redis.call('LLEN', wake)
+end
+
+local before = whole(now - keep) .. '-0'
+if is_past(before, at) then before = at end
+if before ~= '0-0' then redis.call('XTRIM', stream, 'MINID', before) end
+
+return { life, at, whole(waiting), whole(trimmed), whole(now), entries }

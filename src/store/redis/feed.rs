@@ -1,0 +1,206 @@
+//! The feed: one connection with a subscription for each watched topic, kept up over outages of any length.
+//!
+//! Whether it lives is found out by asking: a connection that only listens learns nothing from silence. After a
+//! loss it connects again for ever, subscribes everything in portions and believes only the server's own confirmations.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::Stream;
+use redis::{PushInfo, PushKind, Value};
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::address::{Link, Use};
+use super::greeting::Host;
+use super::queue::State;
+use super::scripts::{Dice, text_of};
+use super::watched::Watched;
+use crate::domain::name::Topic;
+use crate::domain::position::Position;
+use crate::domain::store::{FeedEvent, Watch};
+
+/// Topics in one SUBSCRIBE.
+const PORTION: usize = 500;
+/// What append.lua begins a message with.
+const FORM: &str = "1";
+
+/// The side of the feed that says what is wanted.
+pub(super) struct Feed {
+    watched: Arc<Watched>,
+    supervisor: AbortHandle,
+}
+
+/// The side of the feed that events come out of. The feed ends when this is dropped.
+pub(super) struct Events {
+    feed: Feed,
+}
+
+impl Feed {
+    pub fn open(host: Arc<Host>, state: Arc<State>, runtime: &Handle) -> Feed {
+        let watched = Arc::new(Watched::new(host.options.feed_messages, host.options.feed_bytes));
+        let supervisor = runtime.spawn(supervise(watched.clone(), host, state)).abort_handle();
+        Feed { watched, supervisor }
+    }
+
+    pub fn share(&self) -> Feed {
+        Feed { watched: self.watched.clone(), supervisor: self.supervisor.clone() }
+    }
+
+    pub fn events(&self) -> Events {
+        Events { feed: self.share() }
+    }
+
+    pub fn end(&self) {
+        self.supervisor.abort();
+        self.watched.end();
+    }
+}
+
+impl Watch for Feed {
+    fn watch(&self, topic: &Topic) {
+        self.watched.watch(topic);
+    }
+
+    fn unwatch(&self, topic: &Topic) {
+        self.watched.unwatch(topic);
+    }
+}
+
+impl Stream for Events {
+    type Item = FeedEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<FeedEvent>> {
+        self.feed.watched.poll_next(cx)
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.feed.end();
+    }
+}
+
+/// There is no limit of tries, so it does not matter how long an outage lasts.
+async fn supervise(watched: Arc<Watched>, host: Arc<Host>, state: Arc<State>) {
+    let mut dice = Dice::default();
+    let mut wait = host.options.retry_min;
+    loop {
+        let (connection, wanted) = watched.begin();
+        let push = {
+            let watched = watched.clone();
+            move |info: PushInfo| {
+                on_push(&watched, connection, info);
+                Ok(())
+            }
+        };
+        let (patience, response) = (host.options.connect_timeout, host.options.response_timeout);
+        let why = match host.address.connect(Use::Pushes(push), patience, response).await {
+            Ok(mut link) => {
+                let why = follow(&watched, &host, &state, &mut link, wanted).await;
+                link.cut().await;
+                if let Followed::Restored(_) = why {
+                    wait = host.options.retry_min;
+                }
+                why.text()
+            }
+            Err(why) => why,
+        };
+        watched.cut();
+        if state.condition().feed.replace(why.clone()).is_none() {
+            tracing::warn!(%why, "feed from Redis lost; trying again until it is back");
+        }
+        sleep(wait.mul_f64(0.75 + 0.5 * dice.fraction())).await;
+        wait = (wait * 2).min(host.options.retry_max);
+    }
+}
+
+/// How the following of a connection ended: after it was whole, or before.
+enum Followed {
+    Restored(String),
+    Failed(String),
+}
+
+impl Followed {
+    fn text(self) -> String {
+        match self {
+            Followed::Restored(text) | Followed::Failed(text) => text,
+        }
+    }
+}
+
+async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, mut wanted: usize) -> Followed {
+    let mut ping = interval(host.options.ping);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut whole = false;
+    let ended = |whole: bool, why: String| if whole { Followed::Restored(why) } else { Followed::Failed(why) };
+    loop {
+        let todo = watched.take(PORTION);
+        let channels = |topics: &[Topic]| topics.iter().map(|topic| host.names.channel(topic)).collect::<Vec<_>>();
+        if !todo.unsubscribe.is_empty()
+            && let Err(error) = link.connection.unsubscribe(channels(&todo.unsubscribe)).await
+        {
+            return ended(whole, error.to_string());
+        }
+        if !todo.subscribe.is_empty() {
+            if let Err(error) = link.connection.subscribe(channels(&todo.subscribe)).await {
+                return ended(whole, error.to_string());
+            }
+            if !watched.are_confirmed(&todo.subscribe) {
+                return ended(whole, "Redis did not confirm a subscription".into());
+            }
+        }
+        wanted = wanted.saturating_sub(todo.taken);
+        if wanted == 0 && !whole {
+            whole = true;
+            watched.restore();
+            state.condition().feed = None;
+        }
+        if todo.taken > 0 {
+            continue;
+        }
+        tokio::select! {
+            _ = watched.changed.notified() => {}
+            _ = &mut link.driver => return ended(whole, "the connection was closed".into()),
+            _ = ping.tick() => {
+                if let Err(error) = redis::cmd("PING").exec_async(&mut link.connection).await {
+                    return ended(whole, error.to_string());
+                }
+            }
+        }
+    }
+}
+
+/// Runs on the connection's own task: it must not wait.
+fn on_push(watched: &Watched, connection: u64, info: PushInfo) {
+    match (info.kind, <[Value; 2]>::try_from(info.data)) {
+        (PushKind::Message, Ok([_, Value::BulkString(payload)])) => {
+            if let Some((at, time, name, body)) = decode(&payload) {
+                watched.message(connection, name, at, time, Bytes::from(payload.clone()).slice(body..));
+            }
+        }
+        (PushKind::Subscribe, Ok([channel, _])) => {
+            if let Some((_, name)) = text_of(&channel).and_then(|channel| channel.split_once("}:feed:")) {
+                watched.confirm(connection, name);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Reads `1 epoch offset time expires topic body`; answers where the body begins.
+fn decode(payload: &[u8]) -> Option<(Position, u64, &str, usize)> {
+    let mut parts = payload.splitn(7, |byte| *byte == b' ').map(|part| std::str::from_utf8(part).ok());
+    if parts.next()?? != FORM {
+        return None;
+    }
+    let (epoch, offset, time) = (parts.next()??, parts.next()??, parts.next()??);
+    let (_expires, name) = (parts.next()??, parts.next()??);
+    let at = Position::new(epoch.parse().ok()?, offset.parse().ok()?);
+    // The body may be any bytes, so its place is counted, not read.
+    let before = [FORM, epoch, offset, time, _expires, name].iter().map(|part| part.len() + 1).sum();
+    Some((at, time.parse().ok()?, name, before))
+}

@@ -1,0 +1,127 @@
+//! One pipeline on its way to Redis: commands, and what is to be done with the answer to each.
+
+use redis::{Cmd, Pipeline, Value};
+use tokio::sync::oneshot;
+
+use super::facts;
+use super::greeting::Host;
+use super::pages::{Ask, Stretch};
+use super::queue::Weight;
+use super::scripts::Dice;
+use super::topics::{Asked, Call, Place};
+use crate::domain::store::{Append, StoreError};
+
+#[derive(Default)]
+pub(super) struct Flight {
+    pub errands: Vec<Errand>,
+    pub pipeline: Pipeline,
+}
+
+/// What a command was sent for.
+pub(super) enum Errand {
+    Append {
+        lane: u16,
+        asked: Asked,
+    },
+    Read {
+        answer: oneshot::Sender<Result<Stretch, StoreError>>,
+        _weight: Weight,
+    },
+    /// To see whether Redis answers, and whether its settings are still good.
+    Probe,
+    /// To make a script known; whether it is, the calls of it tell.
+    Load,
+}
+
+impl Flight {
+    pub fn probe() -> Flight {
+        let mut flight = Flight::default();
+        flight.add(Errand::Probe, facts::ask_settings());
+        flight
+    }
+
+    pub fn add(&mut self, errand: Errand, command: Cmd) {
+        self.errands.push(errand);
+        self.pipeline.add_command(command);
+    }
+
+    /// Sorts what was answered: each errand with its answer, and with its command if Redis did not know the script.
+    pub fn answered(self, answers: Vec<Value>) -> Vec<(Errand, Value, Option<Cmd>)> {
+        let Flight { errands, pipeline } = self;
+        let commands = pipeline.cmd_iter().zip(&answers).map(|(command, answer)| match answer {
+            Value::ServerError(error) if error.code() == "NOSCRIPT" => Some(command.clone()),
+            _ => None,
+        });
+        let commands: Vec<Option<Cmd>> = commands.collect();
+        errands.into_iter().zip(answers).zip(commands).map(|((errand, answer), cmd)| (errand, answer, cmd)).collect()
+    }
+}
+
+/// Puts messages and reads together into calls, in an order in which none overtakes another that it must not.
+#[derive(Default)]
+pub(super) struct Packer {
+    steps: Vec<Step>,
+    /// Steps before this one take nothing more in, since a read stands between.
+    sealed: usize,
+    messages: usize,
+    bytes: usize,
+}
+
+enum Step {
+    Append(Call),
+    Read(Ask, oneshot::Sender<Result<Stretch, StoreError>>, Weight),
+}
+
+impl Packer {
+    pub fn messages(&self) -> usize {
+        self.messages
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn append(&mut self, lane: u16, group: u16, place: Place, append: Append) {
+        self.messages += 1;
+        self.bytes += append.publication.body.as_bytes().len();
+        let open = self.steps[self.sealed..].iter_mut().rev().find_map(|step| match step {
+            Step::Append(call) if call.lane == lane => Some(call),
+            _ => None,
+        });
+        match open.filter(|call| call.has_room(&append)) {
+            Some(call) => call.add(group, place, append),
+            None => {
+                let mut call = Call::new(lane);
+                call.add(group, place, append);
+                self.steps.push(Step::Append(call));
+            }
+        }
+    }
+
+    pub fn read(&mut self, ask: Ask, answer: oneshot::Sender<Result<Stretch, StoreError>>, weight: Weight) {
+        self.messages += 1;
+        self.bytes += ask.limit.bytes / READ_SHARE;
+        self.steps.push(Step::Read(ask, answer, weight));
+        self.sealed = self.steps.len();
+    }
+
+    pub fn finish(self, host: &Host, dice: &mut Dice) -> Flight {
+        let mut flight = Flight::default();
+        for step in self.steps {
+            match step {
+                Step::Append(call) => {
+                    let (command, asked) = call.encode(&host.names, &host.scripts, dice);
+                    flight.add(Errand::Append { lane: call.lane, asked }, command);
+                }
+                Step::Read(ask, answer, weight) => {
+                    let command = ask.encode(&host.names, &host.scripts, dice);
+                    flight.add(Errand::Read { answer, _weight: weight }, command);
+                }
+            }
+        }
+        flight
+    }
+}
+
+/// A read counts for this part of the bytes that it may bring: most bring less.
+const READ_SHARE: usize = 16;

@@ -1,0 +1,95 @@
+//! The beginning of every connection for commands: is this a Redis that topics can be kept on, and is it prepared?
+//!
+//! It is the same at the start and after every outage, since another server may answer then.
+
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+use tokio::time::timeout;
+
+use super::address::{Address, Link, Use};
+use super::facts::{self, Facts};
+use super::keys::Keys;
+use super::scripts::{Scripts, text_of};
+use super::{OpenError, RedisOptions};
+
+/// All that is needed to connect and to write commands.
+pub(super) struct Host {
+    pub address: Address,
+    pub options: RedisOptions,
+    pub names: Keys,
+    pub scripts: Scripts,
+}
+
+/// Whom we speak with.
+#[derive(Debug, Clone)]
+pub(super) struct Greeting {
+    pub facts: Facts,
+    /// Our number there.
+    client: String,
+}
+
+impl Host {
+    /// Connects and prepares; all that may take this long twice over.
+    pub async fn greet(&self, patience: Duration, last: Option<&Greeting>) -> Result<(Link, Greeting), OpenError> {
+        let listener = Use::<fn(redis::PushInfo) -> Result<(), ()>>::Commands;
+        let link = self.address.connect(listener, patience, self.options.response_timeout).await;
+        let mut link = link.map_err(OpenError::Unreachable)?;
+        match timeout(patience, self.introduce(&mut link, last)).await {
+            Ok(greeting) => Ok((link, greeting?)),
+            Err(_) => Err(OpenError::Unreachable(format!("{}: no answer within {patience:?}", self.address.shown()))),
+        }
+    }
+
+    async fn introduce(&self, link: &mut Link, last: Option<&Greeting>) -> Result<Greeting, OpenError> {
+        let mut facts = Facts::read(&say(link, facts::ask()).await?).map_err(OpenError::Unfit)?;
+        facts.update(&say(link, facts::ask_settings()).await?);
+        if let Some(objection) = facts.objection() {
+            return Err(OpenError::Unfit(objection));
+        }
+        // What the last connection left in the server's buffers must not be carried out after what we send now. (Numbers
+        // of clients mean something only within one start of the server.)
+        if let Some(last) = last.filter(|last| last.facts.run_id == facts.run_id) {
+            let mut kill = redis::cmd("CLIENT");
+            kill.arg("KILL").arg("ID").arg(&last.client);
+            say(link, kill).await?;
+        }
+        self.agree_on_groups(link).await?;
+        let mut whisper = redis::cmd("PUBLISH");
+        whisper.arg(format!("{}wild-feed", self.names.base(0))).arg("");
+        for necessary in [self.scripts.append.load(), self.scripts.read.load(), whisper] {
+            if let Value::ServerError(error) = say(link, necessary).await? {
+                return Err(OpenError::Unfit(format!("Redis refuses what the store needs: {error}")));
+            }
+        }
+        let mut id = redis::cmd("CLIENT");
+        id.arg("ID");
+        let client = match say(link, id).await? {
+            Value::Int(id) => id.to_string(),
+            _ => "0".into(),
+        };
+        Ok(Greeting { facts, client })
+    }
+
+    async fn agree_on_groups(&self, link: &mut Link) -> Result<(), OpenError> {
+        let mut set = redis::cmd("SET");
+        set.arg(self.names.groups()).arg(self.options.groups).arg("NX").arg("GET");
+        match say(link, set).await? {
+            Value::Nil => Ok(()),
+            Value::ServerError(error) => Err(OpenError::Unfit(format!("Redis refuses a write: {error}"))),
+            stored => match text_of(&stored) {
+                Some(stored) if stored == self.options.groups.to_string() => Ok(()),
+                stored => Err(OpenError::Groups {
+                    key: self.names.groups(),
+                    stored: stored.unwrap_or("something else").to_string(),
+                    asked: self.options.groups,
+                }),
+            },
+        }
+    }
+}
+
+/// Asks one thing; an error answer is an answer.
+async fn say(link: &mut Link, cmd: Cmd) -> Result<Value, OpenError> {
+    link.connection.send_packed_command(&cmd).await.map_err(|error| OpenError::Unreachable(error.to_string()))
+}

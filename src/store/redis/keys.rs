@@ -1,0 +1,99 @@
+//! The names of keys and channels in Redis. They are hard to change: data of running hubs lies under them.
+//!
+//! Topics live in groups, and all keys of a group share a hash tag, so that one script call may touch many topics of a
+//! group in a Redis Cluster too. The number of groups is written into the store when it is first opened.
+
+use crate::domain::name::Topic;
+
+/// Names what belongs to the hub's topics.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+    groups: u16,
+}
+
+impl Keys {
+    pub fn new(prefix: String, groups: u16) -> Keys {
+        Keys { prefix, groups: groups.max(1) }
+    }
+
+    /// Where the number of groups is written down.
+    pub fn groups(&self) -> String {
+        format!("{}:groups", self.prefix)
+    }
+
+    pub fn group_of(&self, topic: &Topic) -> u16 {
+        crc16(topic.as_str().as_bytes()) % self.groups
+    }
+
+    /// What all keys and channels of a group begin with, like `fanfare:{t17}:`.
+    pub fn base(&self, group: u16) -> String {
+        format!("{}:{{t{group}}}:", self.prefix)
+    }
+
+    pub fn channel(&self, topic: &Topic) -> String {
+        format!("{}feed:{}", self.base(self.group_of(topic)), topic)
+    }
+}
+
+pub(super) fn wild(base: &str) -> String {
+    format!("{base}wild")
+}
+
+pub(super) fn log(base: &str, topic: &Topic) -> String {
+    format!("{base}log:{topic}")
+}
+
+pub(super) fn meta(base: &str, topic: &Topic) -> String {
+    format!("{base}meta:{topic}")
+}
+
+/// A `/` cannot stand in a topic's name, so no topic and key share their name with another topic and key.
+pub(super) fn idempotency(base: &str, topic: &Topic, key: &str) -> String {
+    format!("{base}idem:{topic}/{key}")
+}
+
+/// CRC16 as Redis Cluster uses it for slots (XMODEM).
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, &byte| (crc << 8) ^ TABLE[usize::from((crc >> 8) as u8 ^ byte)])
+}
+
+const TABLE: [u16; 256] = {
+    let mut table = [0u16; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = (i as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 };
+            bit += 1;
+        }
+        table[i] = crc;
+        i += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc16_is_the_one_of_redis_cluster() {
+        assert_eq!(crc16(b"123456789"), 0x31c3);
+        assert_eq!(crc16(b""), 0);
+    }
+
+    #[test]
+    fn names_are_as_documented() {
+        let keys = Keys::new("fanfare".into(), 256);
+        let news = Topic::parse("news").unwrap();
+        let base = keys.base(keys.group_of(&news));
+        assert_eq!(base, "fanfare:{t41}:");
+        assert_eq!(log(&base, &news), "fanfare:{t41}:log:news");
+        assert_eq!(meta(&base, &news), "fanfare:{t41}:meta:news");
+        assert_eq!(keys.channel(&news), "fanfare:{t41}:feed:news");
+        assert_eq!(idempotency(&base, &news, "o-17"), "fanfare:{t41}:idem:news/o-17");
+        assert_eq!(keys.groups(), "fanfare:groups");
+    }
+}

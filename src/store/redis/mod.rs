@@ -1,0 +1,250 @@
+//! The Redis store: topics as streams on a Redis (or Valkey) 7.0 or newer, shared by any number of hub nodes.
+//!
+//! What is stored is decided by two scripts (`append.lua`, `read.lua`), each atomic. One task (`writer`) carries calls
+//! to Redis over one connection, another (`feed`) follows the channels of watched topics over a second one; both find
+//! their way back after an outage of any length, for ever. An `Ok` means that Redis has answered so.
+
+mod address;
+mod facts;
+mod feed;
+mod flight;
+mod greeting;
+mod keys;
+mod pages;
+mod queue;
+mod scripts;
+mod topics;
+mod watched;
+mod writer;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt, ready};
+use futures::stream::{BoxStream, StreamExt};
+use slab::Slab;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use self::address::Address;
+use self::feed::Feed;
+use self::greeting::Host;
+use self::keys::Keys;
+use self::pages::{Ask, Guess, Judged};
+use self::queue::{Batch, Entrance, Job, State, queue};
+use self::scripts::{Dice, Scripts};
+use self::topics::Outcome;
+use self::writer::Writer;
+use crate::domain::name::Topic;
+use crate::domain::store::{
+    Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Retention, Store, StoreError, StoreStatus, Watch,
+};
+
+/// How often a page is tried to be read while the topic changes under our hands.
+const READS: u32 = 16;
+
+#[derive(Debug, Clone)]
+pub struct RedisOptions {
+    /// What all keys and channels begin with.
+    pub prefix: String,
+    /// Into how many groups topics are dealt. Fixed when the store is first opened.
+    pub groups: u16,
+    pub retention: Retention,
+    pub connect_timeout: Duration,
+    /// How long an answer may take before the connection is gives up.
+    pub response_timeout: Duration,
+    /// How often a silent connection is asked whether it lives.
+    pub ping: Duration,
+    /// The wait before the second try to connect; it doubles up to the longest.
+    pub retry_min: Duration,
+    pub retry_max: Duration,
+    /// Pipelines on their way to Redis at a time.
+    pub pipelines: usize,
+    /// Messages, and bytes of them, that wait for Redis or are on their way; what is over that fails at once.
+    pub queue_messages: usize,
+    pub queue_bytes: usize,
+    /// Messages, and bytes of them, that wait for the reader of the feed; what is over that is dropped, and told.
+    pub feed_messages: usize,
+    pub feed_bytes: usize,
+}
+
+impl Default for RedisOptions {
+    fn default() -> RedisOptions {
+        RedisOptions {
+            prefix: "fanfare".into(),
+            groups: 256,
+            retention: Retention::default(),
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(5),
+            ping: Duration::from_secs(2),
+            retry_min: Duration::from_millis(100),
+            retry_max: Duration::from_secs(2),
+            pipelines: 4,
+            queue_messages: 16 * 1024,
+            queue_bytes: 64 * 1024 * 1024,
+            feed_messages: 32 * 1024,
+            feed_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("{0}")]
+    Address(String),
+    #[error("cannot reach Redis: {0}")]
+    Unreachable(String),
+    #[error("this Redis cannot be used: {0}")]
+    Unfit(String),
+    #[error(
+        "this store was opened with {stored} groups of topics and cannot be opened with {asked}; keep {stored} \
+         (the key {key} says so), or use another prefix for a new store"
+    )]
+    Groups { key: String, stored: String, asked: u16 },
+}
+
+/// A store on a Redis. Its tasks run on the runtime that it was opened on.
+pub struct RedisStore {
+    host: Arc<Host>,
+    state: Arc<State>,
+    entrance: Entrance,
+    runtime: Handle,
+    feed: Mutex<Option<Feed>>,
+}
+
+/// Opens a store at `redis://[user:password@]host[:port][/db]` or `unix:/path`.
+pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenError> {
+    let address = Address::parse(url).map_err(OpenError::Address)?;
+    if options.prefix.is_empty() || options.prefix.contains(['{', '}', ' ']) {
+        return Err(OpenError::Address(format!(
+            "{:?} cannot be a prefix of keys: no braces, no spaces",
+            options.prefix
+        )));
+    }
+    let names = Keys::new(options.prefix.clone(), options.groups);
+    let scripts = Scripts::new(&options.retention);
+    let host = Arc::new(Host { address, options, names, scripts });
+    let (link, greeting) = host.greet(host.options.connect_timeout, None).await?;
+    let state = Arc::new(State::new(greeting.facts.durability()));
+    let (entrance, jobs) = queue(state.clone(), host.options.queue_messages, host.options.queue_bytes);
+    let writer = Writer {
+        host: host.clone(),
+        greeting,
+        state: state.clone(),
+        jobs,
+        dice: Dice::default(),
+        batches: Slab::new(),
+    };
+    let runtime = Handle::current();
+    runtime.spawn(writer.run(link));
+    Ok(RedisStore { host, state, entrance, runtime, feed: Mutex::new(None) })
+}
+
+impl Store for RedisStore {
+    fn append(&self, batch: Vec<Append>) -> BoxFuture<'static, Vec<Result<Appended, StoreError>>> {
+        let gives = self.state.condition().durability;
+        let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(batch.len());
+        let mut items = Vec::with_capacity(batch.len());
+        let mut bytes = 0;
+        for (item, append) in batch.into_iter().enumerate() {
+            match append.publication.durability.filter(|asked| *asked > gives) {
+                Some(asked) => outcomes.push(Some(Err(StoreError::Durability { asked, gives }))),
+                None => {
+                    bytes += append.publication.body.as_bytes().len();
+                    outcomes.push(None);
+                    items.push((item, append));
+                }
+            }
+        }
+        let count = outcomes.len();
+        let fill = move |outcomes: Vec<Option<Outcome>>, error: StoreError| -> Vec<Outcome> {
+            outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(error.clone()))).collect()
+        };
+        if items.is_empty() {
+            return ready(fill(outcomes, StoreError::Broken("no outcome".into()))).boxed();
+        }
+        let weight = match self.entrance.admit(items.len(), bytes) {
+            Ok(weight) => weight,
+            Err(error) => return ready(fill(outcomes, error)).boxed(),
+        };
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Append(Batch { left: items.len(), items, outcomes, answer, _weight: weight });
+        self.entrance.put(job);
+        async move {
+            let lost = || StoreError::Unconfirmed("the store was shut down meanwhile".into());
+            answered.await.unwrap_or_else(|_| vec![Err(lost()); count])
+        }
+        .boxed()
+    }
+
+    fn read(&self, topic: &Topic, from: ReadFrom, limit: ReadLimit) -> BoxFuture<'static, Result<Page, StoreError>> {
+        let entrance = self.entrance.clone();
+        let topic = topic.clone();
+        let mut ask = Ask::new(&topic, from, limit);
+        let mut answered = entrance.ask(ask.clone());
+        async move {
+            let mut from = from;
+            let mut begun: Option<Page> = None;
+            for _ in 0..READS {
+                let stretch = answered
+                    .await
+                    .unwrap_or_else(|_| Err(StoreError::Unavailable("the store was shut down meanwhile".into())))?;
+                let (page, is_page) = match stretch.judge(&topic, from) {
+                    Judged::Again(offset) => {
+                        ask.guess = Guess::After(offset);
+                        answered = entrance.ask(ask.clone());
+                        continue;
+                    }
+                    Judged::Page(page) => (page, true),
+                    Judged::Further(page) => (page, false),
+                };
+                let page = match begun.take() {
+                    None => page,
+                    // Something changed under our hands: what was read before is still a page.
+                    Some(before) if page.missing.is_some() => return Ok(before),
+                    Some(before) => Page { start: before.start, missing: before.missing, ..page },
+                };
+                if is_page {
+                    return Ok(page);
+                }
+                from = ReadFrom::After(page.end);
+                ask.guess = Guess::After(page.end.offset);
+                answered = entrance.ask(ask.clone());
+                begun = Some(page);
+            }
+            begun.ok_or_else(|| StoreError::Unavailable("the topic changes faster than it can be read".into()))
+        }
+        .boxed()
+    }
+
+    fn feed(&self) -> (Box<dyn Watch>, BoxStream<'static, FeedEvent>) {
+        let feed = Feed::open(self.host.clone(), self.state.clone(), &self.runtime);
+        let events = feed.events().boxed();
+        let earlier = self.feed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).replace(feed.share());
+        if let Some(earlier) = earlier {
+            earlier.end();
+        }
+        (Box::new(feed), events)
+    }
+
+    fn status(&self) -> StoreStatus {
+        let condition = self.state.condition();
+        let trouble = condition.away.as_ref().or(condition.objection.as_ref()).or(condition.feed.as_ref()).cloned();
+        StoreStatus { trouble, durability: condition.durability, kind: "redis" }
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        if let Some(feed) = self.feed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+            feed.end();
+        }
+        self.entrance.close()
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        if let Some(feed) = self.feed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+            feed.end();
+        }
+    }
+}

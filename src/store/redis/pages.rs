@@ -1,0 +1,146 @@
+//! Reads: a page of a topic out of what the script tells of it.
+//!
+//! Where a page begins depends on the lives of the topic, and that rule is the domain's (`Lives::plan`). So the script is
+//! asked for a stretch by a guess and tells, in the same atomic step, what the plan needs. The guess is right unless the
+//! asked-for position is of a life that is gone; then the script is asked again, from where the plan says.
+
+use bytes::Bytes;
+use redis::{Cmd, Value};
+
+use super::keys::{self, Keys};
+use super::scripts::{Dice, Scripts, number, odd, refusal, text_of};
+use crate::domain::message::{Body, Message};
+use crate::domain::name::Topic;
+use crate::domain::position::{Epoch, Position};
+use crate::domain::store::{Lives, Page, Plan, ReadFrom, ReadLimit, StoreError};
+
+/// What the script is asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    pub topic: Topic,
+    pub guess: Guess,
+    pub limit: ReadLimit,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Guess {
+    After(u64),
+    Last(u32),
+}
+
+/// What the script answers: a stretch of the log, and the state of the topic at that moment.
+#[derive(Debug)]
+pub(super) struct Stretch {
+    lives: Lives,
+    head: u64,
+    oldest: u64,
+    /// All of (`from`, `to`] that is kept and has not expired is in `messages`.
+    from: u64,
+    to: u64,
+    messages: Vec<(u64, u64, Bytes)>,
+}
+
+/// What is to be done with a stretch.
+pub(super) enum Judged {
+    Page(Page),
+    /// The page begins elsewhere: ask for what follows this offset.
+    Again(u64),
+    /// A page on which everything has expired, but there is more: what follows its end belongs to it.
+    Further(Page),
+}
+
+impl Ask {
+    pub fn new(topic: &Topic, from: ReadFrom, limit: ReadLimit) -> Ask {
+        let guess = match from {
+            ReadFrom::After(position) => Guess::After(position.offset),
+            ReadFrom::Last(count) => Guess::Last(count),
+        };
+        Ask { topic: topic.clone(), guess, limit }
+    }
+
+    pub fn encode(&self, names: &Keys, scripts: &Scripts, dice: &mut Dice) -> Cmd {
+        let base = names.base(names.group_of(&self.topic));
+        let keys = [keys::log(&base, &self.topic), keys::meta(&base, &self.topic)];
+        let mut cmd = scripts.read.call(&keys, scripts);
+        cmd.arg(dice.epoch().to_string());
+        match self.guess {
+            Guess::After(offset) => cmd.arg("after").arg(offset),
+            Guess::Last(count) => cmd.arg("last").arg(count),
+        };
+        cmd.arg(self.limit.messages.max(1)).arg(self.limit.bytes);
+        cmd
+    }
+}
+
+impl Stretch {
+    pub fn decode(answer: Value) -> Result<Stretch, StoreError> {
+        match answer {
+            Value::ServerError(error) => Err(unread(error.code(), error.details().unwrap_or_default())),
+            Value::Array(parts) => Stretch::decode_parts(parts).ok_or_else(|| odd("no stretch of a topic")),
+            other => Err(odd(&format!("{other:?}"))),
+        }
+    }
+
+    fn decode_parts(parts: Vec<Value>) -> Option<Stretch> {
+        let [lives, head, oldest, from, to, messages] = <[Value; 6]>::try_from(parts).ok()?;
+        let known: Option<Vec<(Epoch, u64)>> = text_of(&lives)?
+            .split(',')
+            .map(|life| {
+                let (epoch, base) = life.split_once(':')?;
+                Some((epoch.parse().ok()?, base.parse().ok()?))
+            })
+            .collect();
+        let Value::Array(messages) = messages else { return None };
+        let messages: Option<Vec<_>> = messages
+            .into_iter()
+            .map(|message| {
+                let Value::Array(fields) = message else { return None };
+                let [offset, time, body] = <[Value; 3]>::try_from(fields).ok()?;
+                let Value::BulkString(body) = body else { return None };
+                Some((number(&offset)?, number(&time)?, Bytes::from(body)))
+            })
+            .collect();
+        Some(Stretch {
+            lives: Lives::new(known.filter(|lives| !lives.is_empty())?),
+            head: number(&head)?,
+            oldest: number(&oldest)?,
+            from: number(&from)?,
+            to: number(&to)?,
+            messages: messages?,
+        })
+    }
+
+    /// Judges what was read for `from`.
+    pub fn judge(self, topic: &Topic, from: ReadFrom) -> Judged {
+        let Plan { start, to, missing } = self.lives.plan(from, self.oldest, self.head);
+        // The stretch must not begin after the page, nor spend its room on what lies before it.
+        let wasted = self.messages.iter().any(|(offset, ..)| *offset <= start.offset);
+        if self.from > start.offset && start.offset < to || wasted && self.to < to {
+            return Judged::Again(start.offset);
+        }
+        let end = self.to.min(to).max(start.offset);
+        let messages: Vec<Message> = self
+            .messages
+            .into_iter()
+            .filter(|(offset, ..)| (start.offset + 1..=end).contains(offset))
+            .map(|(offset, time, body)| Message {
+                topic: topic.clone(),
+                at: Position::new(start.epoch, offset),
+                time,
+                body: Body::from_canonical(body),
+            })
+            .collect();
+        let only_expired = messages.is_empty() && end < to;
+        let head = Position::new(self.lives.newest(), self.head);
+        let page = Page { start, messages, end: Position::new(start.epoch, end), head, missing };
+        if only_expired { Judged::Further(page) } else { Judged::Page(page) }
+    }
+}
+
+/// A read that Redis refuses; nothing can have been stored by it.
+fn unread(code: &str, details: &str) -> StoreError {
+    match refusal(&format!("{code} {details}")) {
+        StoreError::Unconfirmed(text) => StoreError::Broken(text),
+        other => other,
+    }
+}

@@ -1,0 +1,174 @@
+//! What waits for Redis: a bounded queue between whoever calls the store and the task that talks to Redis.
+//!
+//! Its bounds hold for what waits and for what is on its way together. A call that finds no room, or finds Redis away,
+//! fails at once; nothing is kept for a Redis that may come back.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures::future::{BoxFuture, FutureExt};
+use tokio::sync::{mpsc, oneshot};
+
+use super::pages::{Ask, Stretch};
+use super::topics::Outcome;
+use crate::domain::message::Durability;
+use crate::domain::store::{Append, StoreError};
+
+/// Calls that may wait, whatever their size.
+const CALLS: usize = 8 * 1024;
+
+pub(super) enum Job {
+    Append(Batch),
+    Read(Ask, oneshot::Sender<Result<Stretch, StoreError>>, Weight),
+    Close(oneshot::Sender<()>),
+}
+
+/// The messages of one call of `append`, and what became of them so far.
+pub(super) struct Batch {
+    pub items: Vec<(usize, Append)>,
+    pub outcomes: Vec<Option<Outcome>>,
+    pub left: usize,
+    pub answer: oneshot::Sender<Vec<Outcome>>,
+    pub _weight: Weight,
+}
+
+/// A share of the bounds, given back when dropped.
+pub(super) struct Weight {
+    messages: usize,
+    bytes: usize,
+    state: Arc<State>,
+}
+
+/// What all parts of the store know of how it is.
+pub(super) struct State {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+    condition: Mutex<Condition>,
+}
+
+pub(super) struct Condition {
+    /// Why calls fail at once, if they do.
+    pub away: Option<String>,
+    /// What of its settings is not as it must be, though it works.
+    pub objection: Option<String>,
+    /// What is wrong with the feed.
+    pub feed: Option<String>,
+    pub durability: Durability,
+}
+
+/// The end of the queue that calls are put in at.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    jobs: mpsc::Sender<Job>,
+    state: Arc<State>,
+    most_messages: usize,
+    most_bytes: usize,
+}
+
+pub(super) fn queue(state: Arc<State>, most_messages: usize, most_bytes: usize) -> (Entrance, mpsc::Receiver<Job>) {
+    let (jobs, exit) = mpsc::channel(CALLS);
+    (Entrance { jobs, state, most_messages, most_bytes }, exit)
+}
+
+impl State {
+    pub fn new(durability: Durability) -> State {
+        let condition = Mutex::new(Condition { away: None, objection: None, feed: None, durability });
+        State { messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), condition }
+    }
+
+    pub fn condition(&self) -> MutexGuard<'_, Condition> {
+        self.condition.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn away(&self) -> Option<StoreError> {
+        self.condition().away.clone().map(StoreError::Unavailable)
+    }
+}
+
+impl Entrance {
+    /// Takes room for so many messages and bytes; more than there is only if nothing else waits.
+    pub fn admit(&self, messages: usize, bytes: usize) -> Result<Weight, StoreError> {
+        if let Some(away) = self.state.away() {
+            return Err(away);
+        }
+        let before = self.state.messages.fetch_add(messages, Ordering::Relaxed);
+        let bytes_before = self.state.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let weight = Weight { messages, bytes, state: self.state.clone() };
+        let over = before + messages > self.most_messages || bytes_before + bytes > self.most_bytes;
+        if over && before > 0 {
+            return Err(StoreError::Unavailable(format!(
+                "{before} messages ({bytes_before} bytes) wait for Redis already, which is the bound"
+            )));
+        }
+        Ok(weight)
+    }
+
+    /// Puts a job into the queue. If there is no room it is refused.
+    pub fn put(&self, job: Job) {
+        if let Err(error) = self.jobs.try_send(job) {
+            let full = StoreError::Unavailable("too many calls wait for Redis already".into());
+            error.into_inner().refuse(&self.state.away().unwrap_or(full));
+        }
+    }
+
+    /// Puts a read into the queue.
+    pub fn ask(&self, ask: Ask) -> oneshot::Receiver<Result<Stretch, StoreError>> {
+        let (answer, answered) = oneshot::channel();
+        match self.admit(1, 0) {
+            Ok(weight) => self.put(Job::Read(ask, answer, weight)),
+            Err(error) => drop(answer.send(Err(error))),
+        }
+        answered
+    }
+
+    /// Asks for the end, behind everything that was asked before, and waits for it.
+    pub fn close(&self) -> BoxFuture<'static, ()> {
+        let (done, closed) = oneshot::channel();
+        let waiting = match self.jobs.try_send(Job::Close(done)) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
+            Err(mpsc::error::TrySendError::Full(job)) => Some((self.jobs.clone(), job)),
+        };
+        async move {
+            if let Some((jobs, job)) = waiting {
+                let _ = jobs.send(job).await;
+            }
+            // An error says that the task is gone, and with it everything.
+            let _ = closed.await;
+        }
+        .boxed()
+    }
+}
+
+impl Job {
+    /// Answers that it was not done.
+    pub fn refuse(self, error: &StoreError) {
+        match self {
+            Job::Append(batch) => batch.finish_with(error),
+            Job::Read(_, answer, _) => drop(answer.send(Err(error.clone()))),
+            Job::Close(done) => drop(done.send(())),
+        }
+    }
+}
+
+impl Batch {
+    pub fn settle(&mut self, item: usize, outcome: Outcome) {
+        if self.outcomes[item].is_none() {
+            self.outcomes[item] = Some(outcome);
+            self.left -= 1;
+        }
+    }
+
+    /// Answers; what has no outcome yet gets this error.
+    pub fn finish_with(self, error: &StoreError) {
+        let outcomes = self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(error.clone())));
+        // Whoever asked may have gone; the messages are stored all the same.
+        let _ = self.answer.send(outcomes.collect());
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.state.messages.fetch_sub(self.messages, Ordering::Relaxed);
+        self.state.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}

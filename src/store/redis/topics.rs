@@ -1,0 +1,180 @@
+//! Appends as calls of the script: which messages go into which call, how a call is written, and what its answer says.
+//!
+//! A call takes many topics of one lane. In a Redis Cluster a lane must be a group, whose keys lie in one slot; on a
+//! single Redis there is one lane for everything. Calls of a lane are sent in order; that keeps the order of topics.
+
+use std::collections::HashMap;
+
+use redis::{Cmd, Value};
+
+use super::keys::{self, Keys};
+use super::scripts::{self, Dice, Scripts, millis, number, odd, position, refusal, text_of};
+use crate::domain::name::Topic;
+use crate::domain::position::{Epoch, Position};
+use crate::domain::store::{Append, Appended, StoreError};
+
+/// How much one call takes at most (a single larger message goes alone), so that it holds Redis up for about a millisecond.
+const CALL_MESSAGES: usize = 128;
+const CALL_BYTES: usize = 1024 * 1024;
+
+/// Where the result of an item is wanted: which batch, which item of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub batch: usize,
+    pub item: usize,
+}
+
+pub(super) type Outcome = Result<Appended, StoreError>;
+
+/// Messages of one lane, sorted by group and topic.
+#[derive(Default)]
+pub(super) struct Call {
+    pub lane: u16,
+    groups: Vec<(u16, Vec<TopicPart>)>,
+    found: HashMap<Topic, (usize, usize)>,
+    messages: usize,
+    bytes: usize,
+}
+
+struct TopicPart {
+    topic: Topic,
+    items: Vec<(Place, Append)>,
+}
+
+/// What must be kept of a call to understand its answer: where the items of each topic belong.
+pub(super) struct Asked {
+    topics: Vec<Vec<Place>>,
+}
+
+impl Call {
+    pub fn new(lane: u16) -> Call {
+        Call { lane, ..Call::default() }
+    }
+
+    pub fn has_room(&self, append: &Append) -> bool {
+        self.messages < CALL_MESSAGES && self.bytes + append.publication.body.as_bytes().len() <= CALL_BYTES
+    }
+
+    pub fn add(&mut self, group: u16, place: Place, append: Append) {
+        self.messages += 1;
+        self.bytes += append.publication.body.as_bytes().len();
+        let topic = append.publication.topic.clone();
+        let (g, t) = *self.found.entry(topic.clone()).or_insert_with(|| {
+            let g = self.groups.iter().position(|(number, _)| *number == group).unwrap_or_else(|| {
+                self.groups.push((group, Vec::new()));
+                self.groups.len() - 1
+            });
+            self.groups[g].1.push(TopicPart { topic, items: Vec::new() });
+            (g, self.groups[g].1.len() - 1)
+        });
+        self.groups[g].1[t].items.push((place, append));
+    }
+
+    /// Writes the call as append.lua reads it.
+    pub fn encode(&self, names: &Keys, scripts: &Scripts, dice: &mut Dice) -> (Cmd, Asked) {
+        let mut keys = Vec::new();
+        let bases: Vec<String> = self.groups.iter().map(|(group, _)| names.base(*group)).collect();
+        for ((_, topics), base) in self.groups.iter().zip(&bases) {
+            keys.push(keys::wild(base));
+            for part in topics {
+                keys.extend([keys::log(base, &part.topic), keys::meta(base, &part.topic)]);
+                keys.extend(part.idempotency_keys().map(|key| keys::idempotency(base, &part.topic, key)));
+            }
+        }
+        let mut cmd = scripts.append.call(&keys, scripts);
+        cmd.arg(self.groups.len());
+        let mut asked = Vec::new();
+        for ((_, topics), base) in self.groups.iter().zip(&bases) {
+            cmd.arg(base).arg(topics.len());
+            for part in topics {
+                part.encode(&mut cmd, dice.epoch());
+                asked.push(part.items.iter().map(|(place, _)| *place).collect());
+            }
+        }
+        (cmd, Asked { topics: asked })
+    }
+}
+
+impl TopicPart {
+    fn idempotency_keys(&self) -> impl Iterator<Item = &str> {
+        self.items.iter().filter_map(|(_, append)| append.publication.idempotency_key.as_deref())
+    }
+
+    fn encode(&self, cmd: &mut Cmd, fresh: Epoch) {
+        let args: usize = self.items.iter().map(|(_, append)| arguments(append)).sum();
+        cmd.arg(self.topic.as_str()).arg(fresh.to_string());
+        cmd.arg(self.items.len()).arg(args).arg(self.idempotency_keys().count());
+        for (_, append) in &self.items {
+            let publication = &append.publication;
+            let flags = u8::from(publication.ttl.is_some())
+                + 2 * u8::from(publication.idempotency_key.is_some())
+                + 4 * u8::from(append.fence.is_some());
+            cmd.arg(flags).arg(&publication.body.as_bytes()[..]);
+            if let Some(ttl) = publication.ttl {
+                cmd.arg(millis(ttl));
+            }
+            if let Some(fence) = &append.fence {
+                let id = format!("{:020}-{:020}", fence.id.ms, fence.id.seq);
+                cmd.arg(&*fence.source).arg(&*fence.life).arg(id);
+            }
+        }
+    }
+}
+
+fn arguments(append: &Append) -> usize {
+    2 + usize::from(append.publication.ttl.is_some()) + 3 * usize::from(append.fence.is_some())
+}
+
+impl Asked {
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        self.topics.iter().flatten().copied()
+    }
+
+    /// The outcome of each item, by the answer to the call.
+    pub fn decode(&self, answer: &Value) -> Vec<(Place, Outcome)> {
+        match answer {
+            Value::Array(parts) => self.decode_parts(parts).unwrap_or_else(|| {
+                // It was carried out, whatever this answer means.
+                let error = StoreError::Unconfirmed("Redis answers something unexpected".into());
+                self.places().map(|place| (place, Err(error.clone()))).collect()
+            }),
+            Value::ServerError(error) => {
+                let error = refusal(&format!("{} {}", error.code(), error.details().unwrap_or_default()));
+                self.places().map(|place| (place, Err(error.clone()))).collect()
+            }
+            other => {
+                let error = StoreError::Unconfirmed(odd(&format!("{other:?}")).to_string());
+                self.places().map(|place| (place, Err(error.clone()))).collect()
+            }
+        }
+    }
+
+    fn decode_parts(&self, parts: &[Value]) -> Option<Vec<(Place, Outcome)>> {
+        let mut parts = parts.iter();
+        let time = number(parts.next()?)?;
+        let mut outcomes = Vec::new();
+        for places in &self.topics {
+            let epoch: Epoch = scripts::parse(parts.next()?)?;
+            for place in places {
+                outcomes.push((*place, outcome(parts.next()?, epoch, time)?));
+            }
+        }
+        Some(outcomes)
+    }
+}
+
+fn outcome(part: &Value, epoch: Epoch, time: u64) -> Option<Outcome> {
+    if let Value::Int(offset) = part {
+        let at = Position::new(epoch, u64::try_from(*offset).ok()?);
+        return Some(Ok(Appended::Stored { at, time }));
+    }
+    let text = text_of(part)?;
+    let rest = text.get(1..)?;
+    Some(match text.as_bytes()[0] {
+        b'R' => Ok(Appended::Repeated { at: position(rest)? }),
+        b'C' => Err(StoreError::Conflict { at: position(rest)? }),
+        b'S' => Ok(Appended::Skipped),
+        b'E' => Err(refusal(rest)),
+        _ => return None,
+    })
+}

@@ -1,0 +1,140 @@
+//! The contract of a store, as tests: one suite, run on every store.
+//!
+//! A store joins with one module below: a function that opens a fresh, empty store with the retention that a case
+//! asks for, and the lists of cases it takes part in. `timed_cases!` are for those whose clock can be moved.
+
+#[path = "store_conformance/appends.rs"]
+mod appends;
+#[path = "store_conformance/feeds.rs"]
+mod feeds;
+#[path = "store_conformance/model.rs"]
+mod model;
+#[path = "store_conformance/reads.rs"]
+mod reads;
+#[path = "support/redis.rs"]
+mod server;
+mod support;
+#[path = "store_conformance/times.rs"]
+mod times;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use fanfare::domain::store::Store;
+use support::MovedClock;
+
+/// A store under test.
+pub struct Subject {
+    pub store: Arc<dyn Store>,
+    /// Moves the store's clock, if it can be moved.
+    pub clock: Option<MovedClock>,
+    /// What must live as long as the store, like a server.
+    pub guard: Box<dyn Any + Send>,
+}
+
+macro_rules! each {
+    ($fresh:path: $($file:ident: $($case:ident)+;)+) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::$file::$case($fresh).await;
+            }
+        )+)+
+    };
+}
+
+/// The cases for every store.
+macro_rules! cases {
+    ($fresh:path) => {
+        each! { $fresh:
+            appends:
+                offsets_count_from_one_in_the_order_of_the_batch
+                a_batch_over_many_topics_is_answered_item_by_item
+                calls_are_applied_in_the_order_in_which_they_were_made
+                a_call_does_its_work_though_nobody_waits_for_it
+                concurrent_appenders_each_keep_their_order
+                an_empty_batch_has_an_empty_answer
+                bodies_come_back_byte_for_byte
+                large_bodies_come_back_whole
+                the_same_publish_under_the_same_key_answers_the_first_position
+                a_key_used_for_other_content_is_a_conflict
+                a_key_counts_within_one_topic
+                an_ingest_entry_is_applied_once
+                fences_of_another_life_are_not_compared
+                fences_of_two_sources_and_two_topics_do_not_meet
+                a_level_that_the_store_does_not_give_is_refused
+                closing_finishes_what_was_accepted_and_refuses_the_rest;
+            reads:
+                a_topic_begins_with_its_first_read
+                an_empty_topic_is_resumed_from_its_head
+                a_topic_is_resumed_after_each_of_its_positions
+                pages_hold_so_many_messages
+                pages_hold_so_many_bytes_and_at_least_one_message
+                the_newest_messages_are_read_by_their_number
+                a_position_of_an_unknown_life_is_told
+                a_position_beyond_the_end_is_told
+                the_epochs_of_topics_differ
+                retention_by_number_tells_exactly_what_is_missing
+                retention_by_bytes_keeps_the_newest;
+            feeds:
+                only_watched_topics_are_fed
+                messages_are_fed_in_order_once_watching_is_said
+                a_topic_may_be_watched_twice
+                a_topic_no_longer_watched_is_silent
+                a_second_feed_takes_the_place_of_the_first
+                a_reader_that_races_writers_sees_whole_pages
+                pages_and_feed_together_have_no_hole;
+            model:
+                random_operations_agree_with_the_model;
+        }
+    };
+}
+
+/// The cases for stores whose clock can be moved.
+macro_rules! timed_cases {
+    ($fresh:path) => {
+        each! { $fresh:
+            times:
+                an_expired_message_leaves_a_hole_and_nothing_missing
+                expired_messages_at_both_ends_are_told_by_the_page
+                retention_by_age_tells_what_is_missing
+                an_idempotency_key_is_forgotten_after_its_window
+                a_topic_outlives_its_messages_and_begins_anew_after_that
+                a_watched_topic_keeps_its_record;
+            model:
+                random_operations_in_time_agree_with_the_model
+                random_operations_with_times_to_live_agree_with_the_model;
+        }
+    };
+}
+
+mod memory {
+    use super::{Subject, support::MovedClock};
+    use fanfare::domain::store::Retention;
+    use fanfare::store::{Options, open};
+
+    async fn fresh(retention: Retention) -> Subject {
+        let clock = MovedClock::default();
+        let options = Options { retention, clock: clock.reader(), ..Options::default() };
+        let opened = open("memory", options).await.expect("a store in memory opens");
+        Subject { store: opened.store, clock: Some(clock), guard: Box::new(()) }
+    }
+
+    cases!(fresh);
+    timed_cases!(fresh);
+}
+
+mod redis {
+    use super::{Subject, server::RedisServer};
+    use fanfare::domain::store::Retention;
+    use fanfare::store::{Options, open};
+
+    async fn fresh(retention: Retention) -> Subject {
+        let server = RedisServer::start();
+        let options = Options { retention, ..Options::default() };
+        let opened = open(&server.url(), options).await.expect("a store on Redis opens");
+        Subject { store: opened.store, clock: None, guard: Box::new(server) }
+    }
+
+    cases!(fresh);
+}
