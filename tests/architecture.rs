@@ -26,7 +26,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "api", "config", "demo", "dispatcher", "document", "domain", "gateway", "hub", "protocol", "store",
+            "api",
+            "config",
+            "demo",
+            "dispatcher",
+            "document",
+            "domain",
+            "gateway",
+            "hub",
+            "protocol",
+            "store",
             "telemetry",
         ],
     ),
@@ -38,8 +47,23 @@ const CONCRETE: &[[&str; 2]] = &[["store", "embedded"], ["store", "redis"], ["pr
 
 /// What has no place in the domain: runtime, network, JSON, clock, disk, other libraries that act.
 const OUTSIDE: &[&str] = &[
-    "tokio", "tokio_util", "serde", "serde_json", "axum", "hyper", "tungstenite", "redis", "rusqlite", "reqwest", "metrics",
-    "tracing", "getrandom", "SystemTime", "TcpStream", "TcpListener", "UdpSocket",
+    "tokio",
+    "tokio_util",
+    "serde",
+    "serde_json",
+    "axum",
+    "hyper",
+    "tungstenite",
+    "redis",
+    "rusqlite",
+    "reqwest",
+    "metrics",
+    "tracing",
+    "getrandom",
+    "SystemTime",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
 ];
 const OUTSIDE_PATHS: &[[&str; 2]] =
     &[["Instant", "now"], ["std", "fs"], ["std", "env"], ["std", "process"], ["std", "thread"]];
@@ -161,7 +185,8 @@ fn forged_violations_are_found() {
         ("src/main.rs", "use fanfare::hub::Hub;", "main → hub"),
     ] {
         let said_of = found(path, text);
-        assert!(said_of.len() == 1 && said_of[0].contains(said), "{path}: {text}\ngave {said_of:?}, not {said:?}");
+        let is_said = !said_of.is_empty() && said_of.iter().all(|s| s.contains(said));
+        assert!(is_said, "{path}: {text}\ngave {said_of:?}, not {said:?}");
     }
 }
 
