@@ -31,7 +31,8 @@ async fn every_transcript_is_heard_word_for_word() {
 
 async fn play(file: &PathBuf) {
     let text = std::fs::read_to_string(file).unwrap();
-    let flags: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("# flags ")).flat_map(str::split_whitespace).collect();
+    let flags: Vec<&str> =
+        text.lines().filter_map(|l| l.strip_prefix("# flags ")).flat_map(str::split_whitespace).collect();
     let server = hub::start(&flags).await;
     let mut player = Player::default();
     let mut any_order: Vec<String> = Vec::new();
@@ -106,7 +107,9 @@ impl Player {
                 out.push('"');
             }
             match part.split_once('.') {
-                Some((epoch, offset)) if is_epoch(epoch) && offset.bytes().all(|b| b.is_ascii_digit()) && i % 2 == 1 => {
+                Some((epoch, offset))
+                    if is_epoch(epoch) && offset.bytes().all(|b| b.is_ascii_digit()) && i % 2 == 1 =>
+                {
                     let number = self.epochs.iter().position(|e| e == epoch).unwrap_or_else(|| {
                         self.epochs.push(epoch.to_owned());
                         self.epochs.len() - 1
@@ -131,9 +134,10 @@ impl Player {
 
     /// What is sent, with the epochs of this run.
     fn lengthen(&self, frame: &str) -> String {
-        self.epochs.iter().enumerate().fold(frame.to_owned(), |frame, (i, epoch)| {
-            frame.replace(&format!("e{}.", i + 1), &format!("{epoch}."))
-        })
+        self.epochs
+            .iter()
+            .enumerate()
+            .fold(frame.to_owned(), |frame, (i, epoch)| frame.replace(&format!("e{}.", i + 1), &format!("{epoch}.")))
     }
 }
 
