@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Board, SourceError};
 
+/// How often a loop that waits for the lease shows that it is alive.
+const WAITING_TURN: Duration = Duration::from_secs(1);
+
 /// How long a lease lasts, and how often it is renewed.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -62,10 +65,8 @@ impl Lease {
     pub async fn held(&mut self) {
         self.beat();
         while !self.is_held() {
-            if self.until.changed().await.is_err() {
-                // The keeper ended; whoever waits here is about to be stopped.
-                std::future::pending::<()>().await;
-            }
+            // Waiting is turning too.
+            let _ = tokio::time::timeout(WAITING_TURN, self.until.changed()).await;
             self.beat();
         }
     }
@@ -98,10 +99,11 @@ async fn keep(
 ) {
     loop {
         let asked = Instant::now();
-        let turns = asked.duration_since(*beats.borrow()) < terms.patience || until.borrow().is_none();
+        let turns = asked.duration_since(*beats.borrow()) < terms.patience;
         let wait = if !turns {
-            tracing::error!("the dispatcher has not turned for {:?}; its lease is left to others", terms.patience);
-            until.send_replace(None);
+            if until.send_replace(None).is_some() {
+                tracing::error!("the dispatcher has not turned for {:?}; its lease is left to others", terms.patience);
+            }
             board.owner(false);
             terms.renewal
         } else {
