@@ -14,6 +14,9 @@ use crate::domain::limits::Limits;
 use crate::domain::message::{Body, Durability, Publication};
 use crate::domain::name::Topic;
 
+/// Fields that are named when they are not understood.
+const MOST_NAMED: usize = 8;
+
 /// A document, read whole: where it goes, what is published, and the fields that were not understood.
 #[derive(Debug)]
 pub struct Document {
@@ -96,7 +99,9 @@ pub fn fields<'a>(list: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, limits: 
                 continue;
             }
             _ => {
-                ignored.push(shown.chars().take(40).collect());
+                if ignored.len() < MOST_NAMED {
+                    ignored.push(shown.chars().take(40).collect());
+                }
                 continue;
             }
         };
@@ -107,8 +112,10 @@ pub fn fields<'a>(list: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, limits: 
     let topic = target(topic, user, queue, &ignored)?;
     if let Some(data) = data {
         content.put_data(data, enc, |text| {
-            Members::read(format!("{{\"data\":{text}}}").as_bytes(), "data", limits.depth + 1).err()?;
-            let error = serde_json::from_str::<&RawValue>(text).err()?;
+            // One value and nothing behind it, or what stands behind it would become members of the message.
+            let Err(error) = serde_json::from_str::<&RawValue>(text) else {
+                return Members::read(format!("{{\"data\":{text}}}").as_bytes(), "data", limits.depth + 1).err();
+            };
             let mut problem = json_problem(text.as_bytes(), &error);
             problem.text = format!("the field \"data\" is {}; plain text goes into the field \"text\"", problem.text);
             Some(problem)
@@ -383,6 +390,14 @@ mod tests {
         assert!(problem.text.contains("\"text\""), "{problem}");
         let problem = entry(&[("channel", "a"), ("data", "1")]).unwrap_err();
         assert!(problem.text.contains("channel"), "{problem}");
+        let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
+        for (data, shows) in
+            [(r#"1,"from":"eve""#, "byte 1"), (r#"{}}"#, "byte 2"), ("1 2", "byte 2"), (&deep, "deeper")]
+        {
+            let problem = entry(&[("topic", "a"), ("data", data)]).expect_err(data);
+            assert_eq!(problem.reason, Reason::BadJson, "{data}");
+            assert!(problem.text.contains(shows), "{problem}");
+        }
         let problem = fields([(&b"topic"[..], &b"a"[..]), (b"data", b"\xff")], &Limits::default()).unwrap_err();
         assert!(problem.text.contains("b64"), "{problem}");
     }
