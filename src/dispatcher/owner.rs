@@ -107,7 +107,14 @@ async fn keep(
             board.owner(false);
             terms.renewal
         } else {
-            match register.claim(terms.lease).await {
+            let claimed = register.claim(terms.lease).await;
+            if board.no_lease(claimed.as_ref().err().map(ToString::to_string)) {
+                match &claimed {
+                    Err(error) => tracing::warn!(source = board.read().name, %error, "the queue is away"),
+                    Ok(_) => tracing::info!(source = board.read().name, "the queue is there again"),
+                }
+            }
+            match claimed {
                 Ok(Ok(())) => {
                     if until.send_replace(Some(asked + terms.lease)).is_none() {
                         tracing::info!(source = board.read().name, "this node works on the partition");
@@ -123,7 +130,7 @@ async fn keep(
                     // It is tried again as soon as it may be free, and often enough to see a polite release.
                     (rest + Duration::from_millis(5)).min(terms.renewal / 3)
                 }
-                // Ours until its time is over. Whether the server is there is told by those who read from it.
+                // Ours until its time is over.
                 Err(_) => (terms.renewal / 5).max(Duration::from_millis(50)),
             }
         };
