@@ -211,6 +211,25 @@ async fn what_was_applied_long_ago_is_trimmed_and_what_was_not_read_never() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_refuses_publishers_and_is_read_empty_all_the_same() {
+    let (server, house) = (RedisServer::start(), House::memory().await);
+    let mut connection = server.connection();
+    for n in 0..500 {
+        xadd(&mut connection, if n == 250 { "no good" } else { "t" }, &n.to_string());
+        rpush(&mut connection, &format!(r#"{{"topic":"l","data":{n}}}"#));
+    }
+    let _: () = redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1mb"]).query(&mut connection).unwrap();
+    let refused: redis::RedisResult<String> = connection.xadd("fanfare:in", "*", &[("topic", "t"), ("data", "1")]);
+    assert_eq!(refused.unwrap_err().code(), Some("OOM"));
+    let dispatcher = house.bridge(&server.url()).await;
+    house.wait_for_count("t", 499).await;
+    house.wait_for_count("l", 500).await;
+    until("the letter", || async { dispatcher.dead().count().await == Ok(1) }).await;
+    until("no lag", || async { dispatcher.status().iter().all(|s| s.lag_entries == 0 && s.trouble.is_none()) }).await;
+    dispatcher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishers_that_write_next_to_us_are_recognised_and_named() {
     let (server, house) = (RedisServer::start(), House::memory().await);
     let mut connection = server.connection();
