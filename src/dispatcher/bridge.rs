@@ -105,6 +105,7 @@ impl<S: Source> Bridge<S> {
         match error {
             SourceError::Lost => Ok(()),
             SourceError::Unreachable(text) => Err(Problem::new(Reason::Unavailable, text)),
+            SourceError::Full => Err(Problem::new(Reason::StorageFull, error.to_string())),
             SourceError::Broken(text) => Err(Problem::new(Reason::Internal, text)),
         }
     }
