@@ -2,8 +2,16 @@
 //!
 //! `ARCHITECTURE.md` draws how data flows through these modules and which may use which.
 
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod demo;
 pub mod dispatcher;
 pub mod document;
 pub mod domain;
+pub mod gateway;
 pub mod hub;
+pub mod protocol;
+pub mod server;
 pub mod store;
+pub mod telemetry;

@@ -36,6 +36,11 @@ impl<'a> Members<'a> {
         Some(self.list.remove(i).1)
     }
 
+    /// Looks at a member and leaves it.
+    pub fn peek(&self, name: &str) -> Option<&'a RawValue> {
+        self.list.iter().find(|(n, _)| n == name).map(|(_, raw)| *raw)
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.list.iter().any(|(n, _)| n == name)
     }
@@ -60,6 +65,13 @@ impl<'a> Members<'a> {
     }
 }
 
+/// Checks that the text is one JSON value and nothing more, not nested too deeply.
+pub fn value(text: &[u8], depth: usize) -> Result<&str, Problem> {
+    check_depth(text, depth)?;
+    serde_json::from_slice::<&RawValue>(text).map_err(|error| json_problem(text, &error))?;
+    Ok(std::str::from_utf8(text).expect("JSON that was read is UTF-8").trim_ascii())
+}
+
 /// A raw value as a string, or an error that names the field.
 pub fn string<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, Problem> {
     #[derive(Deserialize)]
@@ -73,6 +85,7 @@ pub fn string<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, Problem
 pub fn json_problem(text: &[u8], error: &serde_json::Error) -> Problem {
     let line_start: usize = text.split(|b| *b == b'\n').take(error.line().saturating_sub(1)).map(|l| l.len() + 1).sum();
     let at = (line_start + error.column().saturating_sub(1)).min(text.len());
+    let at = if error.is_eof() { text.len() } else { at };
     let what = error.to_string();
     let what = what.split(" at line ").next().unwrap_or("not JSON");
     Problem::new(Reason::BadJson, format!("not JSON at byte {at}: {what}; {}", seen(text, at)))
@@ -145,5 +158,21 @@ impl<'de> Deserialize<'de> for Members<'de> {
             }
         }
         deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_and_nothing_more_is_a_value() {
+        for text in ["1", " {\"a\":[1, 2]}\n", "\"a,\\\"b\"", "null"] {
+            assert_eq!(value(text.as_bytes(), 2), Ok(text.trim()));
+        }
+        for text in [&b""[..], b"1,2", b"1 2", b"}", b"{\"a\":1},\"b\":2", b"[[[1]]]", b"\"\xff\"", b"hello", b"\x0c1"]
+        {
+            assert_eq!(value(text, 2).map_err(|p| p.reason), Err(Reason::BadJson), "{}", String::from_utf8_lossy(text));
+        }
     }
 }

@@ -9,5 +9,5 @@ mod members;
 mod read;
 
 pub use body::{compact, message, quote, quote_into, value_after};
-pub use members::{Members, json_problem};
-pub use read::{Content, Document, fields, many, one, seconds};
+pub use members::{Members, json_problem, value};
+pub use read::{Content, Document, durability, fields, many, one, seconds, seconds_of};

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
 use super::body::{compact, quote, quote_into};
-use super::members::{Members, json_problem, string};
+use super::members::{Members, json_problem, string, value};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::limits::Limits;
 use crate::domain::message::{Body, Durability, Publication};
@@ -58,7 +58,11 @@ pub fn many(text: &[u8], limits: &Limits) -> Result<(Vec<Result<Document, Proble
     }
     let items: Vec<&RawValue> = serde_json::from_slice(text).map_err(|e| json_problem(text, &e))?;
     if items.len() > limits.batch {
-        let text = format!("{} messages in one request, at most {} are taken; send several", items.len(), limits.batch);
+        let text = format!(
+            "{} messages in one request, at most {} are taken (max_batch); send several",
+            items.len(),
+            limits.batch
+        );
         return Err(Problem::new(Reason::TooMany, text));
     }
     Ok((items.iter().map(|item| one(item.get().as_bytes(), limits)).collect(), true))
@@ -91,7 +95,7 @@ pub fn fields<'a>(list: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, limits: 
             b"key" => &mut content.key,
             b"idempotency_key" => &mut content.idempotency_key,
             b"ttl" => {
-                content.ttl = Some(seconds_of("ttl", value()?.parse().ok(), limits)?);
+                content.ttl = Some(seconds_of("ttl", value()?.parse().ok())?);
                 continue;
             }
             b"durability" => {
@@ -112,11 +116,7 @@ pub fn fields<'a>(list: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, limits: 
     let topic = target(topic, user, queue, &ignored)?;
     if let Some(data) = data {
         content.put_data(data, enc, |text| {
-            // One value and nothing behind it, or what stands behind it would become members of the message.
-            let Err(error) = serde_json::from_str::<&RawValue>(text) else {
-                return Members::read(format!("{{\"data\":{text}}}").as_bytes(), "data", limits.depth + 1).err();
-            };
-            let mut problem = json_problem(text.as_bytes(), &error);
+            let mut problem = value(text.as_bytes(), limits.depth).err()?;
             problem.text = format!("the field \"data\" is {}; plain text goes into the field \"text\"", problem.text);
             Some(problem)
         })?;
@@ -177,7 +177,7 @@ impl<'a> Content<'a> {
             match value.as_deref() {
                 Some("") => return refuse(Reason::BadFrame, format!("{field:?} is empty; leave it out instead")),
                 Some(v) if v.len() > limits.word => {
-                    let text = format!("{field:?} has {} bytes, at most {} are taken", v.len(), limits.word);
+                    let text = format!("{field:?} has {} bytes, at most {} are taken (max_word)", v.len(), limits.word);
                     return refuse(Reason::TooLarge, text);
                 }
                 _ => {}
@@ -185,8 +185,12 @@ impl<'a> Content<'a> {
         }
         let payload = self.data.as_ref().or(self.text.as_ref()).or(self.base64.as_ref()).map_or(0, |p| p.len());
         if payload > limits.frame {
-            let text = format!("the data has {payload} bytes, at most {} are taken", limits.frame);
+            let text = format!("the data has {payload} bytes, at most {} are taken (max_frame)", limits.frame);
             return refuse(Reason::TooLarge, text);
+        }
+        if let Some(ttl) = self.ttl.filter(|ttl| *ttl > limits.ttl) {
+            let (asked, most) = (ttl.as_secs_f64(), limits.ttl.as_secs());
+            return refuse(Reason::BadFrame, format!("\"ttl\" is at most {most} seconds (max_ttl), not {asked}"));
         }
         let mut body = String::with_capacity(payload + 64);
         let mut member = |name: &str, write: &dyn Fn(&mut String)| {
@@ -238,21 +242,16 @@ impl<'a> Content<'a> {
 
 /// A duration on the wire: seconds, decimals allowed.
 pub fn seconds(name: &str, raw: &RawValue) -> Result<Duration, Problem> {
-    seconds_of(name, serde_json::from_str(raw.get()).ok(), &Limits::default())
+    seconds_of(name, serde_json::from_str(raw.get()).ok())
 }
 
-fn seconds_of(name: &str, value: Option<f64>, limits: &Limits) -> Result<Duration, Problem> {
-    value
-        .filter(|v| *v >= 0.001)
-        .and_then(|v| Duration::try_from_secs_f64(v).ok())
-        .filter(|d| *d <= limits.ttl)
-        .ok_or_else(|| {
-            let most = limits.ttl.as_secs();
-            Problem::new(Reason::BadFrame, format!("{name:?} is a number of seconds from 0.001 to {most}"))
-        })
+/// The same from a number that another door has read; `None` if it was none.
+pub fn seconds_of(name: &str, value: Option<f64>) -> Result<Duration, Problem> {
+    let positive = value.filter(|v| *v >= 0.001).and_then(|v| Duration::try_from_secs_f64(v).ok());
+    positive.ok_or_else(|| Problem::new(Reason::BadFrame, format!("{name:?} is a number of seconds, at least 0.001")))
 }
 
-fn durability(word: &str) -> Result<Durability, Problem> {
+pub fn durability(word: &str) -> Result<Durability, Problem> {
     Durability::parse(word).ok_or_else(|| {
         Problem::new(Reason::BadFrame, format!("\"durability\" is memory, disk or replica, not {word:?}"))
     })
@@ -292,7 +291,7 @@ fn flat_tags(json: &str, limits: &Limits) -> Result<String, Problem> {
     let mut members = Members::read(json.as_bytes(), "\"tags\"", limits.depth)?;
     let names: Vec<String> = members.names().map(str::to_owned).collect();
     if names.len() > limits.tags {
-        return Err(wrong(format!("{} are too many, at most {} are taken", names.len(), limits.tags)));
+        return Err(wrong(format!("{} are too many, at most {} are taken (max_tags)", names.len(), limits.tags)));
     }
     let mut out = String::from("{");
     for name in &names {
@@ -306,7 +305,7 @@ fn flat_tags(json: &str, limits: &Limits) -> Result<String, Problem> {
     }
     out.push('}');
     if out.len() > limits.tag_bytes {
-        let text = format!("they have {} bytes, at most {} are taken", out.len(), limits.tag_bytes);
+        let text = format!("they have {} bytes, at most {} are taken (max_tag_bytes)", out.len(), limits.tag_bytes);
         return Err(Problem::new(Reason::TooLarge, text));
     }
     Ok(out)
@@ -371,6 +370,7 @@ mod tests {
             (r#"{"topic":"a","data":1,"text":"x"}"#, Reason::BadFrame, "send one"),
             (r#"{"topic":"a","data":1,"ttl":-1}"#, Reason::BadFrame, "seconds"),
             (r#"{"topic":"a","data":1,"ttl":"5s"}"#, Reason::BadFrame, "seconds"),
+            (r#"{"topic":"a","data":1,"ttl":1e9}"#, Reason::BadFrame, "max_ttl"),
             (r#"{"topic":"a","data":1,"tags":{"a":1}}"#, Reason::BadFrame, "not a string"),
             (r#"{"topic":"a","data":1,"tags":[]}"#, Reason::BadFrame, "object"),
             (r#"{"topic":"a","data":1,"durability":"ssd"}"#, Reason::BadFrame, "replica"),
@@ -388,6 +388,8 @@ mod tests {
         let problem = entry(&[("topic", "a"), ("data", "hello")]).unwrap_err();
         assert_eq!(problem.reason, Reason::BadJson);
         assert!(problem.text.contains("\"text\""), "{problem}");
+        let problem = entry(&[("topic", "a"), ("data", r#"1,"at":"k.9""#)]).unwrap_err();
+        assert_eq!(problem.reason, Reason::BadJson, "one value, not members of the frame");
         let problem = entry(&[("channel", "a"), ("data", "1")]).unwrap_err();
         assert!(problem.text.contains("channel"), "{problem}");
         let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));

@@ -3,10 +3,17 @@
 //! Nothing here does I/O, reads a clock, knows JSON or imports another part of the crate: time comes in as
 //! an argument, and what must happen goes out as a value. Everything else in the crate points here.
 
+pub mod access;
+pub mod codec;
+pub mod command;
 pub mod dead;
 pub mod error;
+pub mod event;
 pub mod limits;
 pub mod message;
 pub mod name;
 pub mod position;
+pub mod rate;
+pub mod replay;
+pub mod session;
 pub mod store;

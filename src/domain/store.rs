@@ -169,7 +169,7 @@ pub enum GapCause {
     Conflated,
     /// The store went over to another life (a restart, a failover); what was stored last before that may be gone.
     Failover,
-    /// The position is of a life of the topic that the store knows nothing of.
+    /// The position is of a life of the topic, or of a stretch of one, that the store knows nothing of.
     Epoch,
     /// The topic keeps no history.
     Live,
@@ -342,14 +342,15 @@ impl Lives {
                     }
                     Standing::Unknown => {
                         let first = Position::new(self.known[0].0, self.known[0].1);
-                        let (start, why) = match self.known.iter().position(|l| l.0 == after.epoch) {
+                        let start = match self.known.iter().position(|l| l.0 == after.epoch) {
                             // A life we know, but not so far: what was stored last was lost with it.
                             Some(i) if i + 1 < self.known.len() => {
                                 let (epoch, base) = self.known[i + 1];
-                                (Position::new(epoch, base), GapCause::Failover)
+                                Position::new(epoch, base)
                             }
-                            _ => (first, GapCause::Epoch),
+                            _ => first,
                         };
+                        let why = GapCause::Epoch;
                         let (_, to) = self.span(start.epoch, head);
                         (start, to, Some(Missing { why, to: None }))
                     }
@@ -407,7 +408,7 @@ mod tests {
             (ReadFrom::After(at(1, 4)), at(1, 4), 10, None),
             (ReadFrom::After(at(1, 3)), at(1, 4), 10, missing(GapCause::Retention, Some(at(1, 4)))),
             (ReadFrom::After(at(1, 10)), at(2, 10), 20, missing(GapCause::Failover, None)),
-            (ReadFrom::After(at(1, 12)), at(2, 10), 20, missing(GapCause::Failover, None)),
+            (ReadFrom::After(at(1, 12)), at(2, 10), 20, missing(GapCause::Epoch, None)),
             (ReadFrom::After(at(2, 21)), at(1, 4), 10, missing(GapCause::Epoch, None)),
             (ReadFrom::After(at(2, 9)), at(1, 4), 10, missing(GapCause::Epoch, None)),
             (ReadFrom::After(at(3, 5)), at(1, 4), 10, missing(GapCause::Epoch, None)),

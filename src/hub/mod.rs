@@ -2,10 +2,21 @@
 //!
 //! It knows which shards want which topic, but not which protocol their connections speak, nor which store is behind.
 
-use std::sync::Arc;
+pub mod outbox;
+mod registry;
+mod sequencer;
 
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use self::registry::Registry;
+pub use self::registry::{ShardId, Ticket};
+use crate::domain::codec::Format;
+use crate::domain::replay::Gap;
 
 use crate::domain::error::Problem;
 use crate::domain::message::{Durability, Message, Publication};
@@ -17,6 +28,44 @@ use crate::domain::store::{Append, Appended, Page, ReadFrom, ReadLimit, Store, S
 #[derive(Clone)]
 pub struct Hub {
     store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+}
+
+/// What a shard gets from the hub. For one topic these come in order: `Joined`, then whatever follows that position.
+#[derive(Debug, Clone)]
+pub enum ToShard {
+    /// The stream of a topic stands at `at`; everything after it follows.
+    Joined {
+        topic: Topic,
+        ticket: Ticket,
+        at: Position,
+    },
+    Message(Arc<Delivery>),
+    /// The stream goes on behind a gap.
+    Gap {
+        topic: Topic,
+        gap: Gap,
+    },
+}
+
+/// A message on its way to subscribers, encoded at most once for each format and shared by all of them.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Where the stream stood before it.
+    pub before: Position,
+    pub message: Message,
+    frames: [OnceLock<Bytes>; Format::COUNT],
+}
+
+impl Delivery {
+    pub fn new(before: Position, message: Message) -> Delivery {
+        Delivery { before, message, frames: Default::default() }
+    }
+
+    /// The frame in a format; the first to ask writes it.
+    pub fn frame(&self, format: Format, write: impl FnOnce(&Message) -> Bytes) -> &Bytes {
+        self.frames[format.index()].get_or_init(|| write(&self.message))
+    }
 }
 
 /// The answer to a publish.
@@ -28,9 +77,35 @@ pub struct Receipt {
 }
 
 impl Hub {
-    /// Wires the hub to its store.
+    /// A hub without shards: publishes and reads.
     pub fn new(store: Arc<dyn Store>) -> Hub {
-        Hub { store }
+        Hub { store, registry: Arc::default() }
+    }
+
+    /// A hub that feeds shards through the given channels; the first is `ShardId(0)`. The future is the sequencer: it
+    /// must be run, and ends when the store closes its feed.
+    pub fn with_shards(
+        store: Arc<dyn Store>,
+        shards: Vec<mpsc::Sender<ToShard>>,
+    ) -> (Hub, impl Future<Output = ()> + Send + 'static) {
+        let registry = Arc::<Registry>::default();
+        let sequencer = sequencer::Sequencer { store: store.clone(), registry: registry.clone(), shards };
+        (Hub { store, registry }, sequencer.run())
+    }
+
+    /// A shard's first subscriber of a topic: `ToShard::Joined` with this ticket follows.
+    pub fn join(&self, topic: &Topic, shard: ShardId) -> Ticket {
+        self.registry.want(topic, shard)
+    }
+
+    /// A shard's last subscriber of a topic went.
+    pub fn leave(&self, topic: &Topic, shard: ShardId) {
+        self.registry.leave(topic, shard);
+    }
+
+    /// How many topics the subscribers of this node want.
+    pub fn topics(&self) -> usize {
+        self.registry.topics()
     }
 
     /// Publishes one message. The work starts with the call: two calls are applied in their order.

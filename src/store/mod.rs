@@ -6,7 +6,7 @@ pub mod redis;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::store::{Retention, Store, StoreError};
@@ -35,6 +35,9 @@ pub struct Options {
     pub waiting_bytes: usize,
     /// Dead letters kept for the hub's own door; beyond it the oldest go (embedded).
     pub dead_letters: usize,
+    /// How long connecting and an answer may take (Redis).
+    pub connect_timeout: Duration,
+    pub response_timeout: Duration,
     /// Tests move it (embedded).
     pub clock: Clock,
 }
@@ -51,6 +54,8 @@ impl Default for Options {
             waiting_calls: 65_536,
             waiting_bytes: 64 * 1024 * 1024,
             dead_letters: 10_000,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(5),
             clock: Arc::new(wall_clock),
         }
     }
@@ -96,6 +101,8 @@ pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
                 prefix: options.prefix,
                 retention: options.retention,
                 feed_messages: options.feed_capacity,
+                connect_timeout: options.connect_timeout,
+                response_timeout: options.response_timeout,
                 ..redis::RedisOptions::default()
             };
             let store = redis::open(url, own).await?;

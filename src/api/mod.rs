@@ -1,0 +1,167 @@
+//! The HTTP API under `/v1`, health, and the admin routes. Messages and documents are `document`'s, storing is the hub's;
+//! here are paths, headers and statuses.
+
+mod advice;
+mod body;
+mod dead;
+mod error;
+mod gate;
+mod health;
+mod publish;
+mod query;
+mod topics;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRef, FromRequestParts, MatchedPath, Path};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use serde::de::DeserializeOwned;
+use tower::ServiceBuilder;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+pub use self::error::Failure;
+pub use self::gate::judge;
+pub use self::health::{Health, Trouble, Troubles};
+use crate::domain::access::Access;
+use crate::domain::dead::DeadLetters;
+use crate::domain::error::Reason;
+use crate::domain::limits::Limits;
+use crate::hub::Hub;
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct ApiState {
+    pub hub: Hub,
+    /// `None`: nothing is taken in by a Redis client.
+    pub dead: Option<Arc<dyn DeadLetters>>,
+    pub access: Arc<Access>,
+    pub limits: Arc<Limits>,
+    pub troubles: Troubles,
+}
+
+impl FromRef<ApiState> for Health {
+    fn from_ref(state: &ApiState) -> Health {
+        Health { hub: state.hub.clone(), troubles: state.troubles.clone() }
+    }
+}
+
+/// The description of what is below, OpenAPI 3.1.
+pub const OPENAPI: &str = include_str!("openapi.json");
+
+/// Every route with its methods: for what is told to who misses one, and compared with the description.
+pub const ROUTES: &[(&str, &str)] = &[
+    ("POST", "/v1/messages"),
+    ("GET, POST", "/v1/topics/{topic}/messages"),
+    ("GET", "/v1/topics/{topic}/messages/{at}"),
+    ("POST", "/v1/users/{id}/messages"),
+    ("GET", "/v1/ingest/dead"),
+    ("DELETE", "/v1/ingest/dead/{id}"),
+    ("POST", "/v1/ingest/dead/{id}/retry"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/openapi.json"),
+];
+
+/// The routes of the public address. It answers what it does not know, so merge other routes into it.
+pub fn router(state: ApiState) -> Router {
+    let access = state.access.clone();
+    let routes = Router::new()
+        .route("/v1/messages", post(publish::documents))
+        .route("/v1/topics/{topic}/messages", post(publish::to_topic).get(topics::messages))
+        .route("/v1/topics/{topic}/messages/{at}", get(topics::message))
+        .route("/v1/users/{id}/messages", post(publish::to_user))
+        .route("/v1/ingest/dead", get(dead::list))
+        .route("/v1/ingest/dead/{id}", delete(dead::drop))
+        .route("/v1/ingest/dead/{id}/retry", post(dead::retry))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(description))
+        .with_state(state);
+    guarded(routes, access)
+}
+
+/// The routes of the admin address. `render` writes the metrics.
+pub fn admin_router(health: Health, access: Arc<Access>, render: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
+    guarded(admin_routes(render).route("/healthz", get(health::alive)).merge(readiness(health)), access)
+}
+
+/// `/metrics` alone, to be merged into the public routes where both share an address.
+pub fn metrics_router(access: Arc<Access>, render: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
+    layered(admin_routes(render), access)
+}
+
+fn admin_routes(render: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
+    let metrics =
+        move || async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render()) };
+    Router::new().route("/metrics", get(metrics))
+}
+
+fn readiness(health: Health) -> Router {
+    Router::new().route("/readyz", get(health::ready)).with_state(health)
+}
+
+fn guarded(routes: Router, access: Arc<Access>) -> Router {
+    layered(routes.fallback(no_route).method_not_allowed_fallback(no_method), access)
+}
+
+/// The gate, and what every answer says to browsers: do not guess its type, do not embed it, do not keep it.
+pub fn layered(routes: Router, access: Arc<Access>) -> Router {
+    let set = |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
+    routes.layer(
+        ServiceBuilder::new()
+            .layer(set(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+            .layer(set(header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
+            .layer(set(header::CACHE_CONTROL, "no-store"))
+            .layer(from_fn_with_state(access, gate::guard))
+            .layer(gate::cors()),
+    )
+}
+
+async fn description() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+async fn no_route(method: Method, uri: Uri) -> Failure {
+    let routes: Vec<String> = ROUTES.iter().map(|(methods, path)| format!("{methods} {path}")).collect();
+    let path = query::clip(uri.path());
+    Failure::not_found(format!("there is no {method} {path:?}; there are {}", routes.join(" · ")))
+}
+
+async fn no_method(method: Method, path: MatchedPath) -> Failure {
+    let methods = ROUTES.iter().find(|(_, route)| *route == path.as_str()).map_or("GET", |(methods, _)| methods);
+    let text = format!("{method} is not for {}; it takes {methods}", path.as_str());
+    let allow = HeaderValue::from_str(methods).expect("methods are ASCII");
+    Failure::not_found(text).status(StatusCode::METHOD_NOT_ALLOWED).header(header::ALLOW, allow)
+}
+
+/// A segment of the path, decoded.
+struct Segment(String);
+
+/// Two segments of the path, decoded.
+struct Segments((String, String));
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Segment, Failure> {
+        decoded(parts, state).await.map(Segment)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Segments {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Segments, Failure> {
+        decoded(parts, state).await.map(Segments)
+    }
+}
+
+async fn decoded<T: DeserializeOwned + Send, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<T, Failure> {
+    let path = Path::<T>::from_request_parts(parts, state).await;
+    path.map(|Path(segments)| segments).map_err(|error| Failure::new(Reason::BadName, error.to_string()))
+}

@@ -1,0 +1,84 @@
+//! Writes the table for people: `docs/config.md`, and the settings in effect as a file to start from.
+
+use std::fmt::Write;
+
+use super::table::SETTINGS;
+use super::{Config, Options};
+
+const HEAD: &str = "\
+# Settings
+
+This page is made from the table in the code by `fanfare config --markdown > docs/config.md`; a test compares them.
+
+Every setting can be given in three ways, of which the first one found counts: as a flag of `fanfare serve`
+(`--outbox-age 5s`), as an environment variable (`FANFARE_OUTBOX_AGE=5s`), or in a file (`outbox_age = \"5s\"` in
+`./fanfare.toml`, or in the file that `--config` or `FANFARE_CONFIG` names). An empty variable counts as not set. Lists
+are joined by commas; in the file they may be arrays, on the command line the flag may be repeated. Durations have a
+unit (`500ms`, `5s`, `10m`, `1h`, `7d`), sizes may have one (`512`, `64KiB`, `1MiB`).
+
+All faults are named together at start, with their place; a setting or a `FANFARE_` variable that does not exist is a
+fault. `fanfare config` shows what is in effect and where it came from.
+
+`fanfare demo` (and `fanfare` alone) takes the same settings, but stays on this machine: loopback, in memory, without
+keys, and on the next free ports where none are given. It reads a file only when `--config` names one.
+";
+
+const ACCESS: &str = "\
+A browser tells in the `Origin` header which site's page asks, and the hub answers pages of its own origin, of the listed
+`origins`, and, where it listens on loopback and is reached under a loopback name, pages of this machine. `*` lets every
+site in but those without an origin (files, sandboxed frames), which are listed as `null`. Besides, the `Host` of a
+request must be an address, `localhost`, the host of a listed origin or one of `hosts`, so that no foreign name can be
+pointed at the hub (DNS rebinding). A hub behind a proxy, or reached by a service name, lists that name in `hosts`. Each
+refusal holds the line that would allow it.
+";
+
+/// `docs/config.md`.
+pub fn markdown() -> String {
+    let defaults = Options::default();
+    let mut out = String::from(HEAD);
+    let mut section = "";
+    for setting in SETTINGS {
+        if setting.section != section {
+            section = setting.section;
+            let _ = write!(out, "\n## {section}\n\n");
+            if section == "Who may use it" {
+                let _ = writeln!(out, "{ACCESS}");
+            }
+            out.push_str("| Setting | Default | What it is | It takes |\n|---|---|---|---|\n");
+        }
+        let default = match setting.shown(&defaults) {
+            text if text.is_empty() => "none".to_string(),
+            text => format!("`{text}`"),
+        };
+        let takes = setting.kind.takes().replace('*', "\\*");
+        let _ = writeln!(out, "| `{}` | {default} | {} | {takes} |", setting.name, setting.help);
+    }
+    out
+}
+
+/// The settings in effect as `fanfare.toml`, each with where it came from. Passwords are left out.
+pub fn toml(config: &Config) -> String {
+    let mut out = String::new();
+    let mut section = "";
+    for setting in SETTINGS {
+        if setting.section != section {
+            section = setting.section;
+            let _ = write!(out, "{}# {section}\n", if out.is_empty() { "" } else { "\n" });
+        }
+        let text = redacted(&setting.shown(&config.options));
+        let plain = text == "true" || text == "false" || text.parse::<u64>().is_ok();
+        let value = if plain { text } else { format!("{text:?}") };
+        let place = config.places.get(setting.name).map_or("default".to_string(), |place| place.to_string());
+        let _ = writeln!(out, "{} = {value}  # {place}", setting.name);
+    }
+    out
+}
+
+/// A URL without its password.
+pub fn redacted(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_string() };
+    match rest.rsplit_once('@') {
+        Some((user, host)) => format!("{scheme}://{}:***@{host}", user.split(':').next().unwrap_or_default()),
+        None => text.to_string(),
+    }
+}

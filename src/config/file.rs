@@ -1,0 +1,71 @@
+//! Reads `fanfare.toml`: flat keys with the names of the settings, each found with its line.
+
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::table::{SETTINGS, Setting};
+use super::{Place, nearest};
+
+/// A configuration file is small; what is larger is another file.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// What the file gives; what is wrong with it goes to the faults.
+pub fn read(path: &Path, faults: &mut Vec<String>) -> Vec<(&'static Setting, Place, Vec<String>)> {
+    let text = match std::fs::metadata(path).map(|m| m.len()) {
+        Ok(bytes) if bytes > MOST_BYTES => Err(format!("has {bytes} bytes and is no configuration")),
+        _ => std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}")),
+    };
+    let shown = path.display();
+    let text = match text {
+        Ok(text) => text,
+        Err(why) => {
+            faults.push(format!("{shown}: {why}"));
+            return Vec::new();
+        }
+    };
+    let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    for error in &errors {
+        let line = error.span().map_or(1, |span| line_of(span.start));
+        faults.push(format!("{shown} line {line}: not TOML: {}", error.message()));
+    }
+    if !errors.is_empty() {
+        return Vec::new();
+    }
+    let mut given = Vec::new();
+    for (key, value) in table.get_ref().iter() {
+        let (line, name) = (line_of(key.span().start), key.get_ref().as_ref());
+        let place = Place::File { path: path.to_path_buf(), line, key: name.to_string() };
+        if let DeValue::Table(_) = value.get_ref() {
+            faults.push(format!("{place}: settings stand at the top of the file, not in a [{name}] section"));
+            continue;
+        }
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+            faults.push(format!("{place}: there is no such setting{}", nearest(name, |s| s.name.to_string())));
+            continue;
+        };
+        match texts(value.get_ref()) {
+            Some(texts) => given.push((setting, place, texts)),
+            None => faults.push(format!("{place}: it takes {}", setting.kind.takes())),
+        }
+    }
+    given
+}
+
+fn texts(value: &DeValue<'_>) -> Option<Vec<String>> {
+    match value {
+        DeValue::Array(items) => items.iter().map(|item| text(item.get_ref())).collect(),
+        other => Some(vec![text(other)?]),
+    }
+}
+
+fn text(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().replace('_', "")),
+        DeValue::Float(number) => Some(number.as_str().to_string()),
+        DeValue::Boolean(on) => Some(on.to_string()),
+        _ => None,
+    }
+}

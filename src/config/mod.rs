@@ -1,0 +1,402 @@
+//! Every setting once: read from the command line, the environment and `fanfare.toml`, checked whole at start.
+//!
+//! A flag goes before a variable, a variable before the file, the file before the default. The table of settings is in
+//! `table`; what comes out are plain options for each part. Inner parts never see this module.
+
+mod docs;
+mod file;
+mod table;
+mod unit;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches};
+
+pub use docs::{markdown, redacted, toml};
+pub use table::{SETTINGS, Setting};
+
+use crate::domain::limits::Limits;
+use crate::domain::store::Retention;
+
+/// What the settings say, checked.
+#[derive(Clone, PartialEq)]
+pub struct Options {
+    pub listen: SocketAddr,
+    /// `None`: on the public address.
+    pub admin_listen: Option<SocketAddr>,
+    /// `None`: no Redis-protocol door.
+    pub redis_listen: Option<SocketAddr>,
+    /// 0: one less than there are cores.
+    pub shards: usize,
+    pub shutdown: Duration,
+    pub handshake: Duration,
+    pub insecure: bool,
+    pub origins: Vec<String>,
+    pub hosts: Vec<String>,
+    pub store: String,
+    pub prefix: String,
+    pub redis_connect: Duration,
+    pub redis_answer: Duration,
+    pub feed: usize,
+    pub store_bytes: u64,
+    pub max_topics: usize,
+    pub idempotency_keys: u64,
+    pub store_waiting: usize,
+    pub store_waiting_bytes: usize,
+    pub retention: Retention,
+    pub ingest: String,
+    pub ingest_stream: String,
+    pub ingest_list: String,
+    pub ingest_partitions: usize,
+    pub ingest_lease: Duration,
+    pub ingest_keep: Duration,
+    pub dead_letters: usize,
+    pub limits: Limits,
+    pub log: String,
+    pub log_format: String,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Options {
+            listen: loopback(8080),
+            admin_listen: Some(loopback(9090)),
+            redis_listen: Some(loopback(6380)),
+            shards: 0,
+            shutdown: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            insecure: false,
+            origins: Vec::new(),
+            hosts: Vec::new(),
+            store: "memory".into(),
+            prefix: "fanfare".into(),
+            redis_connect: Duration::from_secs(2),
+            redis_answer: Duration::from_secs(5),
+            feed: 16_384,
+            store_bytes: 1024 * 1024 * 1024,
+            max_topics: 1_000_000,
+            idempotency_keys: 1_000_000,
+            store_waiting: 65_536,
+            store_waiting_bytes: 64 * 1024 * 1024,
+            retention: Retention::default(),
+            ingest: "auto".into(),
+            ingest_stream: "fanfare:in".into(),
+            ingest_list: "fanfare:list".into(),
+            ingest_partitions: 1,
+            ingest_lease: Duration::from_secs(5),
+            ingest_keep: Duration::from_secs(60),
+            dead_letters: 10_000,
+            limits: Limits::default(),
+            log: "info".into(),
+            log_format: "plain".into(),
+        }
+    }
+}
+
+/// As the log may show them: passwords left out.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(SETTINGS.iter().map(|s| (s.name, docs::redacted(&s.shown(self))))).finish()
+    }
+}
+
+/// Where back ends publish with a Redis client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ingest {
+    Redis(String),
+    Door,
+    Off,
+}
+
+impl Options {
+    pub fn ingest(&self) -> Ingest {
+        match self.ingest.as_str() {
+            "off" => Ingest::Off,
+            "door" => Ingest::Door,
+            "auto" if self.store.starts_with("redis://") => Ingest::Redis(self.store.clone()),
+            "auto" if self.redis_listen.is_none() => Ingest::Off,
+            "auto" => Ingest::Door,
+            url => Ingest::Redis(url.to_string()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// For real: keys, or a word that there are none.
+    Serve,
+    /// On this machine only, in memory, without keys, on the next free ports.
+    Demo,
+    /// Only to be looked at.
+    Show,
+}
+
+/// The options, and where each came from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub options: Options,
+    places: BTreeMap<&'static str, Place>,
+}
+
+impl Config {
+    /// Whether somebody has said it, or it is the default.
+    pub fn is_given(&self, setting: &str) -> bool {
+        debug_assert!(SETTINGS.iter().any(|s| s.name == setting), "{setting} is no setting");
+        self.places.contains_key(setting)
+    }
+}
+
+/// Where a setting was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    Flag(String),
+    Variable(String),
+    File { path: PathBuf, line: usize, key: String },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Flag(flag) => write!(f, "--{flag}"),
+            Place::Variable(name) => f.write_str(name),
+            Place::File { path, line, key } => write!(f, "{} line {line}, {key}", path.display()),
+        }
+    }
+}
+
+/// Everything that is wrong, together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Faults(pub Vec<String>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, fault) in self.0.iter().enumerate() {
+            write!(f, "{}{fault}", if i > 0 { "\n" } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+/// The command line's part of the table, for `serve` and `demo`.
+pub fn arguments() -> Vec<Arg> {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("PATH")
+        .help("Read settings from this file [default: ./fanfare.toml if there is one] [env: FANFARE_CONFIG]");
+    let defaults = Options::default();
+    let settings = SETTINGS.iter().map(|setting| {
+        let default = match setting.shown(&defaults) {
+            text if text.is_empty() => "none".to_string(),
+            text => text,
+        };
+        let arg = Arg::new(setting.name)
+            .long(setting.flag())
+            .value_name(setting.kind.placeholder())
+            .help_heading(setting.section)
+            .action(ArgAction::Append)
+            .help(format!("{} [default: {default}]", setting.help))
+            .long_help(format!(
+                "{}\nTakes {}. [default: {default}] [env: {}]",
+                setting.help,
+                setting.kind.takes(),
+                setting.variable()
+            ));
+        match setting.kind {
+            unit::Kind::Flag => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            _ => arg,
+        }
+    });
+    std::iter::once(config).chain(settings).collect()
+}
+
+/// Variables that begin like ours and are none of the table's: ours for clients, and what Kubernetes and Docker set for
+/// a service that is called `fanfare`.
+fn is_other_variable(name: &str) -> bool {
+    matches!(name, "FANFARE_CONFIG" | "FANFARE_URL" | "FANFARE_PORT" | "FANFARE_NAME")
+        || ["FANFARE_SERVICE_", "FANFARE_PORT_", "FANFARE_ENV_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Reads and checks everything. `flags` are matches of `arguments`, `environment` all variables of the process,
+/// `directory` is where `fanfare.toml` is looked for when nobody names a file.
+pub fn load(
+    mode: Mode,
+    flags: &ArgMatches,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    directory: &std::path::Path,
+) -> Result<Config, Faults> {
+    let mut faults = Vec::new();
+    let variables = ours(environment, &mut faults);
+
+    // Weakest first, so that the stronger overwrite.
+    let mut given: Vec<(&'static Setting, Place, Vec<String>)> = Vec::new();
+    let named = flags.get_one::<String>("config").or_else(|| variables.get("FANFARE_CONFIG")).map(PathBuf::from);
+    // The demo is the same wherever it is started; it reads a file only when told.
+    let usual = Some(directory.join("fanfare.toml")).filter(|path| mode != Mode::Demo && path.exists());
+    if let Some(path) = named.or(usual) {
+        given.extend(file::read(&path, &mut faults));
+    }
+    for (name, value) in &variables {
+        match SETTINGS.iter().find(|setting| setting.variable() == *name) {
+            Some(setting) => given.push((setting, Place::Variable(name.clone()), vec![value.clone()])),
+            None if is_other_variable(name) => {}
+            None => faults.push(format!("{name}: there is no such setting{}", nearest(name, |s| s.variable()))),
+        }
+    }
+    for setting in SETTINGS {
+        if let Some(values) = flags.get_many::<String>(setting.name) {
+            given.push((setting, Place::Flag(setting.flag()), values.cloned().collect()));
+        }
+    }
+
+    let (mut options, mut places) = (Options::default(), BTreeMap::new());
+    for (setting, place, texts) in given {
+        match setting.kind.read(&texts) {
+            Ok(value) => {
+                setting.put(&mut options, value);
+                places.insert(setting.name, place);
+            }
+            Err(text) => faults.push(format!("{place}: {text}")),
+        }
+    }
+    if !places.contains_key("ingest_stream") {
+        options.ingest_stream = format!("{}:in", options.prefix);
+    }
+    if !places.contains_key("ingest_list") {
+        options.ingest_list = format!("{}:list", options.prefix);
+    }
+    let mut config = Config { options, places };
+    match mode {
+        Mode::Serve => judge_serve(&config, &mut faults),
+        Mode::Demo => judge_demo(&mut config, &mut faults),
+        Mode::Show => {}
+    }
+    judge_together(&config, &mut faults);
+    if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+}
+
+/// Our variables. An empty one counts as not set, which is how compose files write that.
+fn ours(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    faults: &mut Vec<String>,
+) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (name, value) in environment {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("FANFARE_")) else { continue };
+        match value.into_string() {
+            Ok(value) if value.is_empty() => {}
+            Ok(value) => drop(found.insert(name.to_string(), value)),
+            Err(_) => faults.push(format!("{name}: its value is not UTF-8")),
+        }
+    }
+    found
+}
+
+fn judge_serve(config: &Config, faults: &mut Vec<String>) {
+    if !config.options.insecure {
+        faults.push(
+            "--insecure: this version has no keys yet, so whoever reaches the hub may publish and subscribe; if that is \
+             what you want, say so: fanfare serve --insecure (or FANFARE_INSECURE=true, or insecure = true in \
+             fanfare.toml). It listens on 127.0.0.1:8080 unless --listen says otherwise"
+                .into(),
+        );
+    }
+}
+
+fn judge_demo(config: &mut Config, faults: &mut Vec<String>) {
+    config.options.insecure = true;
+    let options = &config.options;
+    let listeners = [
+        ("listen", Some(options.listen)),
+        ("admin_listen", options.admin_listen),
+        ("redis_listen", options.redis_listen),
+    ];
+    for (name, address) in listeners {
+        if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+            faults.push(format!(
+                "{}: the demo listens on this machine only, not on {address}; to let others in: fanfare serve \
+                 --insecure --{} {address}",
+                config.place(name),
+                name.replace('_', "-")
+            ));
+        }
+    }
+    if options.store != "memory" {
+        let place = config.place("store");
+        faults.push(format!("{place}: the demo keeps its messages in memory; with a store: fanfare serve --insecure"));
+    }
+}
+
+impl Config {
+    fn place(&self, name: &str) -> String {
+        self.places.get(name).map_or_else(|| name.to_string(), Place::to_string)
+    }
+}
+
+/// What is wrong only in its company.
+fn judge_together(config: &Config, faults: &mut Vec<String>) {
+    let options = &config.options;
+    let mut fault = |name: &str, text: String| faults.push(format!("{}: {text}", config.place(name)));
+    let listeners = [
+        ("listen", Some(options.listen)),
+        ("admin_listen", options.admin_listen),
+        ("redis_listen", options.redis_listen.filter(|_| options.ingest() == Ingest::Door)),
+    ];
+    for (i, (name, address)) in listeners.iter().enumerate() {
+        let Some(address) = address.filter(|a| a.port() != 0) else { continue };
+        if let Some((other, _)) = listeners[..i].iter().find(|(_, a)| *a == Some(address)) {
+            let same = if *name == "admin_listen" { "; to use one port for both write \"same\"" } else { "" };
+            fault(name, format!("{address} is the address of `{other}` already{same}"));
+        }
+    }
+    if options.ingest == "door" && options.redis_listen.is_none() {
+        fault("ingest", "\"door\" needs an address for it, but `redis_listen` is off".into());
+    }
+    let limits = &options.limits;
+    if limits.outbox < limits.frame {
+        fault("outbox", format!("one frame (`max_frame`, {} bytes) must fit in", limits.frame));
+    }
+    if limits.batch_body < limits.frame {
+        fault("max_batch_body", format!("one message (`max_frame`, {} bytes) must fit in", limits.frame));
+    }
+    if limits.burst < limits.rate {
+        fault("burst", format!("is below `rate` ({}), which then is never reached", limits.rate));
+    }
+    if options.ingest_stream == options.ingest_list {
+        fault("ingest_list", format!("{:?} is the name of the stream already", options.ingest_list));
+    }
+    if options.retention.record < options.ingest_keep {
+        fault("record_age", "must be at least `ingest_keep`, or entries are applied twice after a failover".into());
+    }
+}
+
+/// The known name that is most like a wrong one, to be offered.
+fn nearest(wrong: &str, name: impl Fn(&Setting) -> String) -> String {
+    let candidates = SETTINGS.iter().map(name).map(|name| (distance(wrong, &name), name));
+    match candidates.min().filter(|(distance, name)| *distance <= name.len() / 3 + 1) {
+        Some((_, name)) => format!("; did you mean {name}?"),
+        None => "; fanfare serve --help lists them".to_string(),
+    }
+}
+
+/// Edits between two words (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.chars().enumerate() {
+            let changed = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = changed.min(corner + 1).min(row[j] + 1);
+        }
+    }
+    row[row.len() - 1]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+use std::path::Path;
+
+use clap::Command;
+
+use super::*;
+
+const EMPTY: &str = "/nonexistent";
+
+fn load_with(mode: Mode, flags: &[&str], variables: &[(&str, &str)], file: Option<&str>) -> Result<Config, String> {
+    let folder = tempfile::tempdir().unwrap();
+    if let Some(text) = file {
+        std::fs::write(folder.path().join("fanfare.toml"), text).unwrap();
+    }
+    let directory = if file.is_some() { folder.path() } else { Path::new(EMPTY) };
+    let matches = Command::new("serve").args(arguments()).no_binary_name(true).get_matches_from(flags);
+    let environment = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    load(mode, &matches, environment, directory)
+        .map_err(|faults| faults.to_string().replace(&folder.path().display().to_string(), "."))
+}
+
+fn serve(flags: &[&str], variables: &[(&str, &str)], file: Option<&str>) -> Result<Options, String> {
+    let flags: Vec<&str> = flags.iter().copied().chain(["--insecure"]).collect();
+    load_with(Mode::Serve, &flags, variables, file).map(|config| config.options)
+}
+
+#[test]
+fn the_defaults_are_those_of_the_parts() {
+    let options = serve(&[], &[], None).unwrap();
+    assert_eq!((options.limits, options.retention), (Limits::default(), Retention::default()));
+}
+
+#[test]
+fn a_flag_goes_before_a_variable_before_the_file_before_the_default() {
+    let file = Some("rate = 11\nburst = 1000\nping = \"11s\"\npong = \"3s\"\n");
+    let variables = [("FANFARE_RATE", "22"), ("FANFARE_PING", "22s"), ("FANFARE_STRIKES", "")];
+    let options = serve(&["--rate", "33"], &variables, file).unwrap();
+    let limits = options.limits;
+    assert_eq!((limits.rate, limits.ping, limits.pong), (33, Duration::from_secs(22), Duration::from_secs(3)));
+    assert_eq!(limits.strikes, 3, "an empty variable is not set");
+}
+
+#[test]
+fn every_setting_can_be_given_in_every_way() {
+    let other = |setting: &Setting| -> String {
+        let default = setting.shown(&Options::default());
+        match (setting.name, setting.kind) {
+            ("listen" | "admin_listen" | "redis_listen", _) => format!("127.0.0.1:1{}", setting.name.len()),
+            ("store" | "ingest", _) => "redis://r:6379/1".into(),
+            ("log", _) => "debug".into(),
+            ("log_format", _) => "json".into(),
+            ("origins", _) => "https://a.example,null".into(),
+            ("hosts", _) => "a.example,b.example".into(),
+            ("prefix" | "ingest_stream" | "ingest_list", _) => format!("x:{}", setting.name),
+            // No larger than what they must stay below.
+            ("max_frame", _) => "32KiB".into(),
+            ("rate", _) => "7".into(),
+            ("ingest_keep", _) => "59s".into(),
+            (_, unit::Kind::Flag) => "true".into(),
+            (_, unit::Kind::Duration { most, .. }) => setting.kind.write(&unit::Value::Duration(most)),
+            (_, unit::Kind::Count { .. } | unit::Kind::Size { .. }) => {
+                let text = setting.kind.write(&match setting.kind {
+                    unit::Kind::Count { most, .. } | unit::Kind::Size { most, .. } => unit::Value::Number(most),
+                    _ => unreachable!(),
+                });
+                assert_ne!(text, default);
+                text
+            }
+            (name, _) => panic!("say another value of {name}"),
+        }
+    };
+    for setting in SETTINGS {
+        let value = other(setting);
+        let flag = format!("--{}={value}", setting.flag());
+        let quoted = format!("{} = {value:?}", setting.name);
+        let ways = [
+            load_with(Mode::Serve, &[&flag], &[("FANFARE_INSECURE", "true")], None),
+            serve(&[], &[(&setting.variable(), &value)], None)
+                .map(|options| Config { options, places: BTreeMap::new() }),
+            load_with(Mode::Serve, &[], &[("FANFARE_INSECURE", "true")], Some(&quoted)),
+        ];
+        for config in ways {
+            let options = config.unwrap_or_else(|faults| panic!("{}: {faults}", setting.name)).options;
+            assert_eq!(setting.shown(&options), value, "{}", setting.name);
+        }
+    }
+}
+
+#[test]
+fn all_faults_are_named_together_with_their_place_and_what_is_possible() {
+    let file = "rat = 5\nping = 25\nmax_frame = \"64KB\"\n\n[limits]\nx = 1\n";
+    let variables = [
+        ("FANFARE_OUTBOXAGE", "5s"),
+        ("FANFARE_LISTEN", "8080"),
+        ("FANFARE_STORE", "disk:/var/lib/fanfare"),
+        ("FANFARE_WHATEVER_ELSE", "1"),
+        ("PATH", "/bin"),
+    ];
+    let faults = serve(&["--shards", "many", "--origins", "app.example", "--log", "loud"], &variables, Some(file));
+    let faults = faults.unwrap_err();
+    for part in [
+        "./fanfare.toml line 1, rat: there is no such setting; did you mean rate?",
+        "./fanfare.toml line 2, ping: \"25\" has no unit: write \"25s\"",
+        "./fanfare.toml line 3, max_frame: \"64KB\" does not fit; it takes bytes from 1KiB to 16MiB",
+        "./fanfare.toml line 5, limits: settings stand at the top",
+        "FANFARE_OUTBOXAGE: there is no such setting; did you mean FANFARE_OUTBOX_AGE?",
+        "FANFARE_LISTEN: \"8080\" does not fit; it takes IP:PORT",
+        "FANFARE_STORE: the store on disk is not in this version",
+        "FANFARE_WHATEVER_ELSE: there is no such setting; fanfare serve --help",
+        "--shards: \"many\" does not fit; it takes a number from 0 to 1024",
+        "--origins: \"app.example\" is not an origin",
+        "--log: \"loud\" does not fit; it takes error, warn",
+    ] {
+        assert!(faults.contains(part), "{part}\nis not in\n{faults}");
+    }
+    assert_eq!(faults.lines().count(), 11, "{faults}");
+}
+
+#[test]
+fn what_contradicts_itself_is_a_fault() {
+    for (flags, part) in [
+        (
+            &["--admin-listen=127.0.0.1:8080"][..],
+            "--admin-listen: 127.0.0.1:8080 is the address of `listen` already; to use one",
+        ),
+        (&["--redis-listen=127.0.0.1:9090"], "--redis-listen: 127.0.0.1:9090 is the address of `admin_listen`"),
+        (&["--ingest=door", "--redis-listen=off"], "--ingest: \"door\" needs an address"),
+        (&["--max-frame=2MiB"], "outbox: one frame"),
+        (&["--max-frame=8MiB", "--outbox=8MiB"], "max_batch_body: one message"),
+        (&["--burst=5"], "--burst: is below `rate` (100)"),
+        (&["--ingest-list=fanfare:in"], "--ingest-list: \"fanfare:in\" is the name of the stream"),
+        (&["--record-age=60s", "--ingest-keep=1h"], "--record-age: must be at least `ingest_keep`"),
+        (&["--store=redis://:6379"], "--store: a Redis is written redis://"),
+        (&["--store=rediss://r"], "--store: only redis://HOST:PORT"),
+        (&["--store=postgres://r"], "is no store"),
+        (&["--rate=5", "--rate=6"], "--rate: takes one value, 2 are given"),
+        (&["--config=/nonexistent/f.toml"], "/nonexistent/f.toml: cannot be read"),
+    ] {
+        let faults = serve(flags, &[], None).err().unwrap_or_default();
+        assert!(faults.contains(part), "{flags:?}: {part}\nis not in\n{faults}");
+    }
+    let broken = serve(&[], &[], Some("rate = 5\nping = = 3\n")).unwrap_err();
+    assert!(broken.contains("./fanfare.toml line 2: not TOML"), "{broken}");
+}
+
+#[test]
+fn serving_without_keys_wants_to_be_said() {
+    let faults = load_with(Mode::Serve, &[], &[], None).err().unwrap();
+    assert!(faults.contains("fanfare serve --insecure"), "{faults}");
+    assert!(serve(&[], &[], None).unwrap().listen.ip().is_loopback());
+    let everywhere = serve(&["--listen", "0.0.0.0:80"], &[], None).unwrap();
+    assert_eq!(everywhere.listen.to_string(), "0.0.0.0:80");
+}
+
+#[test]
+fn the_demo_stays_on_this_machine() {
+    let demo = |flags: &[&str], variables: &[(&str, &str)], file| load_with(Mode::Demo, flags, variables, file);
+    let config = demo(&["--listen=127.0.0.1:8088"], &[], Some("store = \"redis://r\"")).unwrap();
+    assert!(config.options.insecure && config.options.store == "memory", "the usual file is not read");
+    assert!(config.is_given("listen") && !config.is_given("redis_listen"));
+    let faults = demo(&["--listen=0.0.0.0:8080"], &[("FANFARE_STORE", "redis://r")], None).err().unwrap();
+    assert!(faults.contains("fanfare serve --insecure --listen 0.0.0.0:8080"), "{faults}");
+    assert!(faults.contains("FANFARE_STORE: the demo keeps its messages in memory"), "{faults}");
+}
+
+#[test]
+fn variables_that_others_set_for_a_service_of_our_name_are_no_faults() {
+    let kubernetes = [
+        ("FANFARE_SERVICE_HOST", "10.0.0.1"),
+        ("FANFARE_SERVICE_PORT", "8080"),
+        ("FANFARE_PORT", "tcp://10.0.0.1:8080"),
+        ("FANFARE_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("FANFARE_URL", "http://localhost:8080"),
+    ];
+    serve(&[], &kubernetes, None).unwrap();
+    for setting in SETTINGS {
+        assert!(!is_other_variable(&setting.variable()), "{}", setting.name);
+    }
+}
+
+#[test]
+fn ingest_follows_the_store_and_its_names_the_prefix() {
+    let ingest = |flags: &[&str]| serve(flags, &[], None).unwrap().ingest();
+    assert_eq!(ingest(&[]), Ingest::Door);
+    assert_eq!(ingest(&["--redis-listen=off"]), Ingest::Off);
+    assert_eq!(ingest(&["--store=redis://r"]), Ingest::Redis("redis://r".into()));
+    assert_eq!(ingest(&["--store=redis://r", "--ingest=redis://i/2"]), Ingest::Redis("redis://i/2".into()));
+    assert_eq!(ingest(&["--store=redis://r", "--ingest=off"]), Ingest::Off);
+    let options = serve(&["--prefix=acme", "--ingest-list=jobs"], &[], None).unwrap();
+    assert_eq!((options.ingest_stream.as_str(), options.ingest_list.as_str()), ("acme:in", "jobs"));
+}
+
+#[test]
+fn lists_join_by_commas_repetition_and_arrays() {
+    let expected = ["https://a.example", "https://b.example"];
+    assert_eq!(serve(&["--origins=https://a.example, https://b.example"], &[], None).unwrap().origins, expected);
+    assert_eq!(
+        serve(&["--origins=https://a.example", "--origins=https://b.example"], &[], None).unwrap().origins,
+        expected
+    );
+    let file = "origins = [\"https://a.example\", \"https://b.example\"]";
+    assert_eq!(serve(&[], &[], Some(file)).unwrap().origins, expected);
+}
+
+#[test]
+fn the_settings_in_effect_are_shown_with_their_place_and_without_passwords() {
+    let config =
+        load_with(Mode::Serve, &["--insecure", "--store=redis://ann:secret@r:6379"], &[("FANFARE_RATE", "5")], None);
+    let text = toml(&config.unwrap());
+    assert!(text.contains("rate = 5  # FANFARE_RATE\n"), "{text}");
+    assert!(text.contains("store = \"redis://ann:***@r:6379\"  # --store\n"), "{text}");
+    assert!(text.contains("ping = \"25s\"  # default\n"), "{text}");
+    text.parse::<::toml::Table>().unwrap();
+}
+
+#[test]
+fn the_page_of_settings_is_up_to_date() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.md")).unwrap_or_default();
+    assert!(page == markdown(), "docs/config.md is old: fanfare config --markdown > docs/config.md");
+}
+
+#[test]
+fn help_shows_each_setting_once() {
+    let help = Command::new("serve").args(arguments()).render_long_help().to_string();
+    for setting in SETTINGS {
+        assert_eq!(
+            help.matches(&format!("--{} ", setting.flag())).count()
+                + help.matches(&format!("--{}[", setting.flag())).count(),
+            1,
+            "{}",
+            setting.name
+        );
+        assert!(help.contains(&setting.variable()), "{}", setting.name);
+    }
+}

@@ -1,0 +1,248 @@
+//! Every order of appends, feed, reads and pages up to a bound, checked against what the subscriber must have seen.
+
+use super::*;
+use crate::domain::message::Body;
+use crate::domain::name::Topic;
+use crate::domain::position::Epoch;
+use crate::domain::store::{Lives, Missing};
+
+/// A world small enough to try every schedule: a topic that grows, a live stream that lags behind it, one subscriber.
+#[derive(Clone)]
+struct World {
+    lives: Vec<(u64, u64)>,
+    /// Messages stored, and how many of them the live stream has carried.
+    stored: u64,
+    fed: Position,
+    page_size: u64,
+    oldest: u64,
+    replay: Option<Replay<Item>>,
+    asked: Option<ReadFrom>,
+    page: Option<Page>,
+    seen: Vec<Item>,
+    answer: Option<Answer>,
+}
+
+fn epoch(n: u64) -> Epoch {
+    Epoch::from_random(n)
+}
+
+fn message(at: Position) -> Message {
+    let body = Body::from_canonical(at.to_string().into());
+    Message { topic: Topic::parse("t").unwrap(), at, time: 0, body }
+}
+
+impl World {
+    fn lives(&self) -> Lives {
+        let known = self.lives.iter().filter(|l| l.1 <= self.stored).map(|&(e, base)| (epoch(e), base));
+        Lives::new(known.collect())
+    }
+
+    fn read(&self, from: ReadFrom) -> Page {
+        let lives = self.lives();
+        let plan = lives.plan(from, self.oldest, self.stored);
+        let end = plan.to.min(plan.start.offset + self.page_size);
+        let at = |offset| Position::new(plan.start.epoch, offset);
+        Page {
+            start: plan.start,
+            messages: (plan.start.offset + 1..=end).map(|o| message(at(o))).collect(),
+            end: at(end),
+            head: if self.stored == lives.newest_base().offset {
+                lives.newest_base()
+            } else {
+                Position::new(lives.epoch_of(self.stored), self.stored)
+            },
+            missing: plan.missing,
+        }
+    }
+
+    fn apply(&mut self, steps: Vec<Step<Item>>) {
+        for step in steps {
+            match step {
+                Step::Answer(answer) => assert!(self.answer.replace(answer).is_none(), "answered twice"),
+                Step::Give(item) | Step::Live(item) => self.seen.push(item),
+                Step::Read(from) => assert!(self.asked.replace(from).is_none(), "two reads at once"),
+                Step::Joined => self.replay = None,
+            }
+        }
+    }
+
+    /// The next live item, as the sequencer would send it.
+    fn next_live(&self) -> Option<Live<Item>> {
+        let known: Vec<_> = self.lives.iter().filter(|l| l.1 < self.stored).collect();
+        if let Some(&&(e, base)) =
+            known.iter().find(|l| l.1 == self.fed.offset && epoch(l.0) != self.fed.epoch && l.1 > 0)
+        {
+            let resume = Position::new(epoch(e), base);
+            if resume != self.fed {
+                let gap = Gap { after: self.fed, resume, to: None, why: GapCause::Failover, kept: false };
+                return Some(Live { before: self.fed, at: resume, item: Item::Gap(gap), is_gap: true });
+            }
+        }
+        (self.fed.offset < self.stored).then(|| {
+            let at = self.fed.next();
+            Live { before: self.fed, at, item: Item::Message(message(at)), is_gap: false }
+        })
+    }
+
+    fn feed(&mut self) {
+        let live = self.next_live().expect("asked only when there is one");
+        self.fed = live.at;
+        match &mut self.replay {
+            Some(replay) => {
+                let steps = replay.on_live(live);
+                self.apply(steps);
+            }
+            None => self.seen.push(live.item),
+        }
+    }
+
+    fn arrive(&mut self) {
+        let page = self.page.take().expect("asked only when there is one");
+        let live = self.fed;
+        let steps = self.replay.as_mut().expect("only a replay reads").on_page(page, live);
+        self.apply(steps);
+    }
+
+    fn explore(&self, appends: u64, visited: &mut u64) {
+        *visited += 1;
+        let mut moves = 0;
+        let mut go = |change: &dyn Fn(&mut World), appends| {
+            moves += 1;
+            let mut next = self.clone();
+            change(&mut next);
+            next.explore(appends, visited);
+        };
+        if appends > 0 {
+            go(&|w| w.stored += 1, appends - 1);
+        }
+        if self.next_live().is_some() {
+            go(&|w| w.feed(), appends);
+        }
+        if self.asked.is_some() && self.page.is_none() {
+            go(
+                &|w| {
+                    let from = w.asked.take().unwrap();
+                    w.page = Some(w.read(from));
+                },
+                appends,
+            );
+        }
+        if self.page.is_some() {
+            go(&|w| w.arrive(), appends);
+        }
+        if moves == 0 {
+            self.check();
+        }
+    }
+
+    /// At rest the subscriber is in the live stream and has seen, in order, all that follows its answer.
+    fn check(&self) {
+        assert!(self.replay.is_none(), "never joined");
+        let answer = self.answer.as_ref().expect("always answered");
+        let mut at = answer.at;
+        for item in &self.seen {
+            match item {
+                Item::Message(m) => {
+                    assert_eq!(m.at, at.next(), "lost, repeated or out of order: {:?}", self.seen);
+                    at = m.at;
+                }
+                Item::Gap(gap) => {
+                    assert_eq!((gap.after, gap.why), (at, GapCause::Failover), "{:?}", self.seen);
+                    assert_ne!(gap.resume.epoch, at.epoch);
+                    at = gap.resume;
+                }
+            }
+        }
+        assert_eq!(at.offset, self.stored, "the end is missing: {:?} of {}", self.seen, self.stored);
+    }
+}
+
+fn explore(lives: &[(u64, u64)], stored: u64, oldest: u64, appends: u64, asked: &dyn Fn(u64) -> Vec<ReadFrom>) -> u64 {
+    let mut visited = 0;
+    for fed in 0..=stored {
+        for page_size in [1, 2, 9] {
+            for capacity in 0..3 {
+                for from in asked(fed) {
+                    let world = Lives::new(lives.iter().map(|&(e, b)| (epoch(e), b)).collect());
+                    let fed = Position::new(world.epoch_of(fed), fed);
+                    let (replay, steps) = Replay::start(from, fed, capacity);
+                    let mut world = World {
+                        lives: lives.to_vec(),
+                        stored,
+                        fed,
+                        page_size,
+                        oldest,
+                        replay,
+                        asked: None,
+                        page: None,
+                        seen: vec![],
+                        answer: None,
+                    };
+                    world.apply(steps);
+                    world.explore(appends, &mut visited);
+                }
+            }
+        }
+    }
+    visited
+}
+
+#[test]
+fn every_schedule_in_one_life_gives_all_in_order() {
+    let visited = explore(&[(1, 0)], 2, 1, 2, &|_| {
+        let after = (0..=2).map(|o| ReadFrom::After(Position::new(epoch(1), o)));
+        after.chain([ReadFrom::Last(1), ReadFrom::Last(9)]).collect()
+    });
+    assert!(visited > 10_000, "{visited}");
+}
+
+#[test]
+fn every_schedule_over_a_change_of_life_tells_it_once_and_gives_all() {
+    // The third message begins another life.
+    explore(&[(1, 0), (2, 2)], 1, 1, 2, &|_| (0..=1).map(|o| ReadFrom::After(Position::new(epoch(1), o))).collect());
+    explore(&[(1, 0), (2, 2)], 3, 1, 1, &|_| {
+        vec![ReadFrom::After(Position::new(epoch(1), 0)), ReadFrom::After(Position::new(epoch(1), 2))]
+    });
+}
+
+#[test]
+fn what_history_no_longer_has_is_never_passed_off_as_whole() {
+    for (from, why) in [
+        (ReadFrom::After(Position::new(epoch(1), 1)), GapCause::Retention),
+        (ReadFrom::After(Position::new(epoch(7), 1)), GapCause::Epoch),
+        (ReadFrom::After(Position::new(epoch(1), 9)), GapCause::Epoch),
+    ] {
+        let live = Position::new(epoch(1), 5);
+        let (replay, _) = Replay::<Item>::start(from, live, 8);
+        let world = World {
+            lives: vec![(1, 0)],
+            stored: 5,
+            fed: live,
+            page_size: 9,
+            oldest: 4,
+            replay: None,
+            asked: None,
+            page: None,
+            seen: vec![],
+            answer: None,
+        };
+        let steps = replay.unwrap().on_page(world.read(from), live);
+        let [Step::Answer(Answer { at, resumed: Some(Err(Missing { why: told, .. })) }), Step::Joined] = &steps[..]
+        else {
+            panic!("{steps:?}");
+        };
+        assert_eq!((*at, *told), (live, why));
+    }
+}
+
+#[test]
+fn a_hole_inside_a_page_is_told_as_expired() {
+    let at = |o| Position::new(epoch(1), o);
+    let page =
+        Page { start: at(1), messages: vec![message(at(2)), message(at(5))], end: at(7), head: at(7), missing: None };
+    let gaps: Vec<_> = walk(at(1), page)
+        .into_iter()
+        .filter_map(|i| if let Item::Gap(g) = i { Some((g.after.offset, g.to.unwrap().offset, g.why)) } else { None })
+        .collect();
+    assert_eq!(gaps, [(2, 4, GapCause::Expired), (5, 7, GapCause::Expired)]);
+}

@@ -1,0 +1,184 @@
+//! One identified client's protocol life: counts its bad frames, holds it to its limits, and turns each request into
+//! what the connection shall do. Pure; it knows neither topics' positions nor sockets.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::command::{Command, Refusal, Request, RequestId};
+use super::error::{CloseCode, Problem, Reason};
+use super::event::Event;
+use super::limits::Limits;
+use super::message::Publication;
+use super::name::Topic;
+use super::rate::Rate;
+use super::store::ReadFrom;
+
+/// What the connection shall do, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    Say(Event),
+    Subscribe { id: Option<RequestId>, topic: Topic, from: Option<ReadFrom>, ignored: Vec<String> },
+    Unsubscribe { id: Option<RequestId>, topic: Topic, ignored: Vec<String> },
+    Publish { id: Option<RequestId>, publication: Publication, ignored: Vec<String> },
+    History { id: Option<RequestId>, topic: Topic, from: ReadFrom, limit: u32, ignored: Vec<String> },
+    Close(CloseCode),
+}
+
+#[derive(Debug)]
+pub struct Session {
+    limits: Arc<Limits>,
+    rate: Rate,
+    strikes: u32,
+}
+
+impl Session {
+    pub fn new(limits: Arc<Limits>, now: Instant) -> Session {
+        let rate = Rate::new(limits.rate, limits.burst, now);
+        Session { limits, rate, strikes: 0 }
+    }
+
+    /// What is said first.
+    pub fn hello(&self, connection: &str) -> Event {
+        Event::Hello { connection: connection.into(), ping: self.limits.ping, max_frame: self.limits.frame }
+    }
+
+    /// One decoded request or refusal. `subscribed` and `in_flight` are what the connection holds at this moment;
+    /// the effects of one call are applied before the next call.
+    pub fn on_request(
+        &mut self,
+        now: Instant,
+        decoded: Result<Request, Refusal>,
+        subscribed: usize,
+        in_flight: usize,
+    ) -> Vec<Effect> {
+        let request = match decoded {
+            Ok(request) => request,
+            Err(refusal) => return self.on_refusal(now, refusal),
+        };
+        self.strikes = 0;
+        let Request { id, command, ignored } = request;
+        if let Err(wait) = self.rate.take(now) {
+            return vec![Effect::Say(refused(id, &command, self.too_fast(wait)))];
+        }
+        match command {
+            Command::Ping(what) => vec![Effect::Say(Event::Pong(what))],
+            Command::Subscribe { topics, from } => {
+                let room = self.limits.subscriptions.saturating_sub(subscribed);
+                let mut effects = Vec::with_capacity(topics.len());
+                for (i, topic) in topics.into_iter().enumerate() {
+                    effects.push(if i < room {
+                        Effect::Subscribe { id: id.clone(), topic, from, ignored: ignored.clone() }
+                    } else {
+                        let most = self.limits.subscriptions;
+                        let text =
+                            format!("a connection subscribes to at most {most} topics; leave some or open another");
+                        Effect::Say(Event::error(id.clone(), "sub", &topic, Problem::new(Reason::TooMany, text)))
+                    });
+                }
+                effects
+            }
+            Command::Unsubscribe { topic } => vec![Effect::Unsubscribe { id, topic, ignored }],
+            command @ (Command::Publish(_) | Command::History { .. }) if in_flight >= self.limits.in_flight => {
+                let text = format!("{in_flight} commands of this connection wait for the store; await answers first");
+                let problem = Problem::new(Reason::Busy, text).retry_after(Duration::from_millis(100));
+                vec![Effect::Say(refused(id, &command, problem))]
+            }
+            Command::Publish(publication) => vec![Effect::Publish { id, publication, ignored }],
+            Command::History { topic, from, limit } => {
+                vec![Effect::History { id, topic, from, limit: limit.clamp(1, self.limits.history), ignored }]
+            }
+        }
+    }
+
+    fn on_refusal(&mut self, now: Instant, refusal: Refusal) -> Vec<Effect> {
+        let Refusal { id, verb, topic, problem } = refusal;
+        // Only frames that are no commands at all count towards the close: a wrong name is an answer, not an attack.
+        let is_strike = matches!(problem.reason, Reason::BadFrame | Reason::BadJson | Reason::UnknownVerb);
+        self.strikes = if is_strike { self.strikes + 1 } else { 0 };
+        let rate = self.rate.take(now);
+        let problem = rate.err().map(|wait| self.too_fast(wait)).unwrap_or(problem);
+        let mut effects = vec![Effect::Say(Event::Error { id, verb, topic, problem })];
+        if self.strikes >= self.limits.strikes {
+            effects.push(Effect::Close(CloseCode::BadFrames));
+        }
+        effects
+    }
+
+    fn too_fast(&self, wait: Duration) -> Problem {
+        let Limits { rate, burst, .. } = *self.limits;
+        let text = format!("at most {rate} commands a second, {burst} at once; this one was not done");
+        Problem::new(Reason::RateLimited, text).retry_after(wait.max(Duration::from_millis(10)))
+    }
+}
+
+fn refused(id: Option<RequestId>, command: &Command, problem: Problem) -> Event {
+    let topic = match command {
+        Command::Subscribe { topics, .. } => topics.first(),
+        Command::Unsubscribe { topic } | Command::History { topic, .. } => Some(topic),
+        Command::Publish(publication) => Some(&publication.topic),
+        Command::Ping(_) => None,
+    };
+    Event::Error { id, verb: Some(command.verb()), topic: topic.map(|t| t.as_str().into()), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> (Session, Instant) {
+        let now = Instant::now();
+        (Session::new(Arc::new(Limits::default()), now), now)
+    }
+
+    fn subscribe(names: &[&str]) -> Result<Request, Refusal> {
+        let topics = names.iter().map(|n| Topic::parse(n).unwrap()).collect();
+        Ok(Request { id: None, command: Command::Subscribe { topics, from: None }, ignored: vec![] })
+    }
+
+    fn bad(reason: Reason) -> Result<Request, Refusal> {
+        Err(Refusal { id: None, verb: None, topic: None, problem: Problem::new(reason, "x") })
+    }
+
+    #[test]
+    fn three_bad_frames_in_a_row_close_and_a_good_one_between_forgives() {
+        let (mut session, now) = session();
+        for (i, input) in [bad(Reason::BadJson), bad(Reason::BadFrame), subscribe(&["a"]), bad(Reason::BadJson)]
+            .into_iter()
+            .enumerate()
+        {
+            assert_eq!(session.on_request(now, input, 0, 0).len(), 1, "frame {i}");
+        }
+        assert_eq!(session.on_request(now, bad(Reason::BadName), 0, 0).len(), 1);
+        session.on_request(now, bad(Reason::UnknownVerb), 0, 0);
+        session.on_request(now, bad(Reason::BadJson), 0, 0);
+        let effects = session.on_request(now, bad(Reason::BadFrame), 0, 0);
+        assert_eq!(effects.last(), Some(&Effect::Close(CloseCode::BadFrames)));
+    }
+
+    #[test]
+    fn subscriptions_beyond_the_limit_are_answered_one_by_one() {
+        let (mut session, now) = session();
+        let effects = session.on_request(now, subscribe(&["a", "b", "c"]), 999, 0);
+        assert!(matches!(&effects[0], Effect::Subscribe { .. }));
+        for effect in &effects[1..] {
+            assert!(matches!(effect, Effect::Say(Event::Error { problem, .. }) if problem.reason == Reason::TooMany));
+        }
+    }
+
+    #[test]
+    fn too_many_commands_are_refused_with_a_wait_and_not_done() {
+        let (mut session, now) = session();
+        let mut refused = 0;
+        for _ in 0..250 {
+            match &session.on_request(now, subscribe(&["a"]), 0, 0)[..] {
+                [Effect::Say(Event::Error { problem, topic, .. })] => {
+                    assert_eq!((problem.reason, topic.as_deref()), (Reason::RateLimited, Some("a")));
+                    assert!(problem.retry_after.is_some());
+                    refused += 1;
+                }
+                effects => assert!(matches!(effects, [Effect::Subscribe { .. }])),
+            }
+        }
+        assert_eq!(refused, 50);
+    }
+}

@@ -1,0 +1,297 @@
+//! One socket's life: what has come is read and decided on, what must go is written or waits in the outbox, until one
+//! side closes. What topics it hears is the shard's part.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tungstenite::protocol::{CloseFrame, WebSocketContext};
+use tungstenite::{Error as WsError, Message as WsMessage, error::CapacityError};
+
+use super::subscriptions::Subscriptions;
+use super::wire::{self, Pipe};
+use crate::domain::codec::{Codec, Format};
+use crate::domain::error::CloseCode;
+use crate::domain::event::Event;
+use crate::domain::limits::Limits;
+use crate::domain::session::Session;
+use crate::hub::outbox::{Outbox, SLICES};
+
+/// How long a closing handshake may take before the socket is dropped.
+pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+pub struct Connection {
+    pub key: usize,
+    pub name: Box<str>,
+    /// Whether the client asked for arrays of messages.
+    pub batch: bool,
+    pub format: Format,
+    pub stream: TcpStream,
+    pub io: RefCell<Io>,
+    pub protocol: RefCell<Protocol>,
+    pub subscriptions: RefCell<Subscriptions>,
+    /// Commands that wait for the store.
+    pub in_flight: Cell<usize>,
+    /// Wakes the connection's task: something waits to be written, or it shall end.
+    pub wake: Notify,
+}
+
+/// What is on its way out.
+pub struct Io {
+    pub outbox: Outbox,
+    /// Frames of the present batch, sent together at its end.
+    pub pending: Vec<Bytes>,
+    pub state: State,
+    pub next_ping: Instant,
+    pub pong_due: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Open,
+    /// Shall be closed with this code by its task.
+    Cut(CloseCode),
+    /// Our close frame is queued; the peer has until then to answer.
+    Closing {
+        until: Instant,
+    },
+    /// Nothing more to do but drop the socket.
+    Ended,
+}
+
+pub struct Protocol {
+    pub websocket: Box<WebSocketContext>,
+    pub codec: Box<dyn Codec>,
+    pub session: Session,
+}
+
+/// What reading brought.
+pub enum Incoming {
+    Frame(Bytes),
+    /// Nothing more for now.
+    Dry,
+}
+
+impl Connection {
+    pub fn is_open(&self) -> bool {
+        self.io.borrow().state == State::Open
+    }
+
+    /// Says an event to this client alone.
+    pub fn say(&self, event: &Event, limits: &Limits, now: Instant) {
+        let payload = self.protocol.borrow_mut().codec.encode(event);
+        self.send(&wire::text_frame(&payload), limits, now);
+    }
+
+    /// Sends one frame, or queues it behind what waits. The hot path: one system call while the peer keeps up.
+    pub fn send(&self, frame: &Bytes, limits: &Limits, now: Instant) {
+        let io = &mut *self.io.borrow_mut();
+        if io.state != State::Open {
+            return;
+        }
+        if !io.outbox.is_empty() {
+            if io.outbox.push(frame.clone(), limits.outbox, now).is_err() {
+                self.cut(io, CloseCode::Slow);
+            }
+            return;
+        }
+        match self.stream.try_write(frame) {
+            Ok(written) if written == frame.len() => {}
+            Ok(0) => self.fail(io),
+            Ok(written) => {
+                io.outbox.push_rest(frame.slice(written..), now);
+                self.wake.notify_one();
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // An empty outbox takes any frame.
+                let _ = io.outbox.push(frame.clone(), limits.outbox, now);
+                self.wake.notify_one();
+            }
+            Err(_) => self.fail(io),
+        }
+    }
+
+    /// Sends what the present batch brought, in as few writes as the socket takes.
+    pub fn send_pending(&self, limits: &Limits, now: Instant) {
+        let pending = std::mem::take(&mut self.io.borrow_mut().pending);
+        if self.batch && pending.len() > 1 {
+            return self.send(&wire::array_frame(&pending), limits, now);
+        }
+        if let [frame] = &pending[..] {
+            return self.send(frame, limits, now);
+        }
+        for frame in pending {
+            let io = &mut *self.io.borrow_mut();
+            if io.state != State::Open {
+                return;
+            }
+            if let Err(full) = io.outbox.push(frame.clone(), limits.outbox, now) {
+                // Only what the socket does not take counts as waiting.
+                self.write(io, now);
+                if io.outbox.push(frame, limits.outbox, now) == Err(full) {
+                    return self.cut(io, CloseCode::Slow);
+                }
+            }
+        }
+        self.write(&mut self.io.borrow_mut(), now);
+    }
+
+    /// Writes what waits until the socket takes no more.
+    pub fn flush(&self, now: Instant) {
+        self.write(&mut self.io.borrow_mut(), now);
+    }
+
+    fn write(&self, io: &mut Io, now: Instant) {
+        while !io.outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = io.outbox.slices(&mut slices);
+            match self.stream.try_write_vectored(&slices[..count]) {
+                Ok(0) => return self.fail(io),
+                Ok(written) => io.outbox.advance(written, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wake.notify_one();
+                    return;
+                }
+                Err(_) => return self.fail(io),
+            }
+        }
+    }
+
+    /// Marks the connection to be closed by its own task.
+    pub fn close(&self, code: CloseCode) {
+        self.cut(&mut self.io.borrow_mut(), code);
+    }
+
+    fn cut(&self, io: &mut Io, code: CloseCode) {
+        if io.state == State::Open {
+            io.state = State::Cut(code);
+            self.wake.notify_one();
+        }
+    }
+
+    fn fail(&self, io: &mut Io) {
+        io.state = State::Ended;
+        self.wake.notify_one();
+    }
+
+    /// Begins the closing handshake: only a frame that has begun is finished before the close frame.
+    pub fn start_close(&self, code: CloseCode, now: Instant) {
+        let frame = CloseFrame { code: code.code().into(), reason: code.word().into() };
+        self.close_websocket(Some(frame), now);
+    }
+
+    fn close_websocket(&self, frame: Option<CloseFrame>, now: Instant) {
+        let mut output = Vec::new();
+        let mut pipe = Pipe { input: &[], output: &mut output };
+        // A context that is closing already has nothing to add.
+        let _ = self.protocol.borrow_mut().websocket.close(&mut pipe, frame);
+        let io = &mut *self.io.borrow_mut();
+        io.outbox.cut();
+        io.pending = Vec::new();
+        if !output.is_empty() {
+            let _ = io.outbox.push(output.into(), usize::MAX, now);
+        }
+        io.state = State::Closing { until: now + CLOSE_WAIT };
+        self.write(io, now);
+    }
+
+    /// Takes the next whole frame out of `input`, which loses what was read. Answers pings and closes on the way.
+    pub fn next_frame(&self, input: &mut &[u8], now: Instant) -> Incoming {
+        loop {
+            let mut output = Vec::new();
+            let mut pipe = Pipe { input, output: &mut output };
+            let read = self.protocol.borrow_mut().websocket.read(&mut pipe);
+            *input = pipe.input;
+            if !output.is_empty() {
+                let io = &mut *self.io.borrow_mut();
+                // Pongs and close frames are a few bytes; the peer that never reads is cut by the age of its outbox.
+                let _ = io.outbox.push(output.into(), usize::MAX, now);
+                self.write(io, now);
+            }
+            match read {
+                Ok(WsMessage::Text(text)) => return Incoming::Frame(text.into()),
+                Ok(WsMessage::Binary(bytes)) => return Incoming::Frame(bytes),
+                Ok(WsMessage::Close(_)) => {
+                    let io = &mut *self.io.borrow_mut();
+                    if io.state == State::Open {
+                        io.state = State::Closing { until: now + CLOSE_WAIT };
+                    }
+                }
+                Ok(_) => {}
+                Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Incoming::Dry,
+                Err(error) => {
+                    self.on_protocol_error(error, now);
+                    return Incoming::Dry;
+                }
+            }
+        }
+    }
+
+    fn on_protocol_error(&self, error: WsError, now: Instant) {
+        use tungstenite::protocol::frame::coding::CloseCode as Standard;
+        let standard = |code, reason: String| Some(CloseFrame { code, reason: reason.into() });
+        let frame = match error {
+            WsError::Capacity(CapacityError::MessageTooLong { .. }) => {
+                return self.start_close(CloseCode::TooLarge, now);
+            }
+            WsError::Utf8(_) => standard(Standard::Invalid, "text frames are UTF-8".into()),
+            WsError::Protocol(error) if self.is_open() => {
+                let mut reason = error.to_string();
+                reason.truncate(reason.floor_char_boundary(120));
+                standard(Standard::Protocol, reason)
+            }
+            _ => {
+                // The handshake is over, or the peer is gone.
+                let io = &mut *self.io.borrow_mut();
+                self.write(io, now);
+                return self.fail(io);
+            }
+        };
+        self.close_websocket(frame, now);
+    }
+
+    /// Commands are not read while so much waits that their answers might not fit.
+    pub fn takes_commands(&self, limits: &Limits) -> bool {
+        let io = self.io.borrow();
+        matches!(io.state, State::Open | State::Closing { .. }) && io.outbox.bytes() <= limits.outbox / 2
+    }
+
+    /// Whether a read of history may add a page to what waits.
+    pub fn has_room(&self, limits: &Limits) -> bool {
+        self.io.borrow().outbox.bytes() <= limits.outbox / 4
+    }
+
+    /// The peer sent something, whatever it was.
+    pub fn on_sign_of_life(&self) {
+        self.io.borrow_mut().pong_due = None;
+    }
+
+    /// Once a second: pings, and the bounds in time.
+    pub fn on_tick(&self, limits: &Limits, now: Instant) {
+        let io = &mut *self.io.borrow_mut();
+        match io.state {
+            State::Open => {
+                if io.outbox.stalled(now) > limits.outbox_age {
+                    self.cut(io, CloseCode::Slow);
+                } else if io.pong_due.is_some_and(|due| now >= due) {
+                    self.cut(io, CloseCode::Idle);
+                } else if now >= io.next_ping {
+                    io.next_ping = now + limits.ping;
+                    io.pong_due.get_or_insert(now + limits.pong);
+                    let _ = io.outbox.push(wire::PING, usize::MAX, now);
+                    self.write(io, now);
+                }
+            }
+            State::Closing { until } if now >= until => self.fail(io),
+            _ => {}
+        }
+    }
+}
+
+/// Names connections for people: unique on this node while it runs.
+pub fn name(number: u64) -> Box<str> {
+    format!("c{number}").into()
+}

@@ -1,0 +1,176 @@
+//! The gateway: browsers' sockets. HTTP requests that ask for a WebSocket are judged on the front runtime (`upgrade`)
+//! and their sockets handed to a shard, which owns them from then on.
+
+mod connection;
+mod counters;
+mod membership;
+mod serve;
+mod shard;
+mod subscriptions;
+mod topics;
+mod upgrade;
+mod wire;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use self::shard::Shard;
+pub use self::upgrade::routes;
+use crate::domain::access::Access;
+use crate::domain::command::{Refusal, Request};
+use crate::domain::error::CloseCode;
+use crate::domain::limits::Limits;
+use crate::hub::{Hub, ShardId, ToShard};
+
+/// Sockets on their way to a shard; more wait on the front.
+const ARRIVALS: usize = 1024;
+/// Events from the hub that a shard may be behind before it holds the feed up.
+const FROM_HUB: usize = 16 * 1024;
+
+/// Sockets beyond the limit of connections that are upgraded only to be told why they are closed.
+const REFUSALS: usize = 256;
+
+/// The ends through which the hub reaches the shards, made before either.
+pub struct Channels {
+    pub to_shards: Vec<mpsc::Sender<ToShard>>,
+    from_hub: Vec<mpsc::Receiver<ToShard>>,
+}
+
+impl Channels {
+    pub fn new(shards: usize) -> Channels {
+        let (to_shards, from_hub) = (0..shards.max(1)).map(|_| mpsc::channel(FROM_HUB)).unzip();
+        Channels { to_shards, from_hub }
+    }
+}
+
+/// A handle to all shards.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shards: Vec<mpsc::Sender<ToGateway>>,
+    /// Connections of each shard, to choose the least loaded.
+    loads: Vec<Arc<AtomicUsize>>,
+    numbers: AtomicU64,
+    draining: AtomicBool,
+    limits: Arc<Limits>,
+    access: Arc<Access>,
+}
+
+/// The shard threads; they end when they are drained.
+pub struct Threads(Vec<JoinHandle<()>>);
+
+enum ToGateway {
+    Arrival(Box<Arrival>),
+    /// Close all, take no more, end.
+    Drain,
+}
+
+/// A socket that has been upgraded, on its way to a shard.
+struct Arrival {
+    stream: std::net::TcpStream,
+    /// What the client sent behind its request.
+    read_ahead: Bytes,
+    subprotocol: Option<&'static str>,
+    /// What the URL asks for (`?sub=…`).
+    requests: Vec<Result<Request, Refusal>>,
+    batch: bool,
+    /// Upgraded only to be told why not.
+    refuse: Option<CloseCode>,
+    slot: Slot,
+}
+
+/// A place among the connections of this node; given back when it is dropped.
+struct Slot {
+    number: u64,
+    shard: usize,
+    load: Arc<AtomicUsize>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Gateway {
+    /// Starts the shard threads.
+    pub fn start(
+        hub: &Hub,
+        channels: Channels,
+        limits: Arc<Limits>,
+        access: Arc<Access>,
+    ) -> io::Result<(Gateway, Threads)> {
+        let (mut shards, mut loads, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, from_hub) in channels.from_hub.into_iter().enumerate() {
+            let (sender, arrivals) = mpsc::channel(ARRIVALS);
+            let (hub, limits) = (hub.clone(), limits.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let thread = thread::Builder::new().name(format!("shard-{i}")).spawn(move || {
+                let shard = std::rc::Rc::new(Shard::new(ShardId(i), hub, limits));
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, shard.run(from_hub, arrivals));
+            })?;
+            shards.push(sender);
+            loads.push(Arc::default());
+            threads.push(thread);
+        }
+        let inner =
+            Inner { shards, loads, numbers: AtomicU64::new(1), draining: AtomicBool::new(false), limits, access };
+        Ok((Gateway { inner: Arc::new(inner) }, Threads(threads)))
+    }
+
+    /// Closes every connection with the code that asks it to come back elsewhere or later, and takes no more.
+    pub async fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+        for shard in &self.inner.shards {
+            let _ = shard.send(ToGateway::Drain).await;
+        }
+    }
+
+    /// How many sockets are open.
+    pub fn connections(&self) -> usize {
+        self.inner.loads.iter().map(|l| l.load(Ordering::Relaxed)).sum()
+    }
+
+    /// A place in the least loaded shard. `None`: the node has more connections than it may have, even those included
+    /// that are only told so and closed.
+    fn place(&self) -> Option<Slot> {
+        if self.connections() >= self.inner.limits.connections + REFUSALS {
+            return None;
+        }
+        let (shard, load) = self.inner.loads.iter().enumerate().min_by_key(|(_, l)| l.load(Ordering::Relaxed))?;
+        load.fetch_add(1, Ordering::Relaxed);
+        counters::set_connections(self.connections());
+        let number = self.inner.numbers.fetch_add(1, Ordering::Relaxed);
+        Some(Slot { number, shard, load: load.clone() })
+    }
+
+    fn is_full(&self) -> bool {
+        self.connections() > self.inner.limits.connections
+    }
+
+    async fn hand_over(&self, arrival: Arrival) {
+        let shard = arrival.slot.shard;
+        // A shard that has ended was drained: the socket is dropped with the arrival.
+        let _ = self.inner.shards[shard].send(ToGateway::Arrival(Box::new(arrival))).await;
+    }
+}
+
+impl Threads {
+    /// Waits until all have ended. Blocks.
+    pub fn join(self) {
+        for thread in self.0 {
+            if thread.join().is_err() {
+                tracing::error!("a shard thread ended in a panic");
+            }
+        }
+    }
+}

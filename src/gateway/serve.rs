@@ -1,0 +1,264 @@
+//! The task of one connection: reads what comes, carries out what the session decides, ends it.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use super::connection::{self, Connection, Incoming, Io, Protocol, State};
+use super::counters;
+use super::shard::{SCRATCH, Shard};
+use super::subscriptions::Asked;
+use super::{Arrival, Slot, wire};
+use crate::domain::command::{Refusal, Request, RequestId};
+use crate::domain::error::CloseCode;
+use crate::domain::event::Event;
+use crate::domain::message::Publication;
+use crate::domain::name::Topic;
+use crate::domain::session::{Effect, Session};
+use crate::domain::store::{ReadFrom, ReadLimit};
+use crate::hub::outbox::Outbox;
+use crate::protocol;
+
+/// Reads of one socket before the others get their turn.
+const READS_IN_A_ROW: usize = 4;
+
+/// What a connection begins with.
+pub(super) struct Opening {
+    read_ahead: Bytes,
+    requests: Vec<Result<Request, Refusal>>,
+    refuse: Option<CloseCode>,
+    slot: Slot,
+}
+
+impl Shard {
+    /// Takes a socket over from the front runtime.
+    pub(super) fn open(&self, arrival: Arrival) -> io::Result<(Rc<Connection>, Opening)> {
+        let now = self.now();
+        let stream = TcpStream::from_std(arrival.stream)?;
+        let codec = protocol::codec(arrival.subprotocol, &self.limits);
+        let mut connections = self.connections.borrow_mut();
+        let vacant = connections.vacant_entry();
+        let connection = Rc::new(Connection {
+            key: vacant.key(),
+            name: connection::name(arrival.slot.number),
+            batch: arrival.batch,
+            format: codec.format(),
+            stream,
+            io: Io {
+                outbox: Outbox::default(),
+                pending: Vec::new(),
+                state: State::Open,
+                next_ping: now + self.limits.ping,
+                pong_due: None,
+            }
+            .into(),
+            protocol: Protocol {
+                websocket: Box::new(wire::context(self.limits.frame)),
+                codec,
+                session: Session::new(self.limits.clone(), now),
+            }
+            .into(),
+            subscriptions: Default::default(),
+            in_flight: Default::default(),
+            wake: Default::default(),
+        });
+        vacant.insert(connection.clone());
+        let Arrival { read_ahead, requests, refuse, slot, .. } = arrival;
+        Ok((connection, Opening { read_ahead, requests, refuse, slot }))
+    }
+
+    pub(super) async fn serve(self: Rc<Self>, connection: Rc<Connection>, opening: Opening) {
+        let slot = self.start(&connection, opening);
+        loop {
+            let state = connection.io.borrow().state;
+            match state {
+                State::Ended => break,
+                State::Cut(code) => {
+                    counters::count_closed(code);
+                    tracing::debug!(connection = %connection.name, code = code.code(), "closing");
+                    connection.start_close(code, self.now());
+                    continue;
+                }
+                State::Open | State::Closing { .. } => {}
+            }
+            let blocked = !connection.io.borrow().outbox.is_empty();
+            tokio::select! {
+                () = connection.wake.notified() => {}
+                ready = connection.stream.readable(), if connection.takes_commands(&self.limits) => match ready {
+                    Ok(()) => self.on_readable(&connection),
+                    Err(_) => break,
+                },
+                ready = connection.stream.writable(), if blocked => match ready {
+                    Ok(()) => {
+                        connection.flush(self.now());
+                        self.read_next(&connection);
+                    }
+                    Err(_) => break,
+                },
+            }
+        }
+        self.forget(&connection);
+        drop(slot);
+    }
+
+    fn start(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) -> Slot {
+        let now = self.now();
+        if let Some(code) = opening.refuse {
+            connection.close(code);
+            return opening.slot;
+        }
+        let hello = connection.protocol.borrow().session.hello(&connection.name);
+        connection.say(&hello, &self.limits, now);
+        for request in opening.requests {
+            self.on_request(connection, request, now);
+        }
+        self.on_bytes(connection, &opening.read_ahead, now);
+        opening.slot
+    }
+
+    fn forget(&self, connection: &Rc<Connection>) {
+        let topics = connection.subscriptions.borrow().topics();
+        for key in topics {
+            self.unsubscribe(connection, key);
+        }
+        connection.io.borrow_mut().state = State::Ended;
+        self.connections.borrow_mut().remove(connection.key);
+        tracing::debug!(connection = %connection.name, "closed");
+    }
+
+    fn on_readable(self: &Rc<Self>, connection: &Rc<Connection>) {
+        let now = self.now();
+        // The buffer is the shard's: taken for the time of this call, so that nothing nested can overwrite it.
+        let mut scratch = std::mem::take(&mut *self.scratch.borrow_mut());
+        if scratch.is_empty() {
+            scratch = vec![0; SCRATCH].into();
+        }
+        for _ in 0..READS_IN_A_ROW {
+            match connection.stream.try_read(&mut scratch) {
+                Ok(0) => {
+                    connection.io.borrow_mut().state = State::Ended;
+                    break;
+                }
+                Ok(count) => {
+                    connection.on_sign_of_life();
+                    self.on_bytes(connection, &scratch[..count], now);
+                    if count < scratch.len() || !connection.takes_commands(&self.limits) {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    connection.io.borrow_mut().state = State::Ended;
+                    break;
+                }
+            }
+        }
+        *self.scratch.borrow_mut() = scratch;
+    }
+
+    fn on_bytes(self: &Rc<Self>, connection: &Rc<Connection>, mut input: &[u8], now: Instant) {
+        if input.is_empty() {
+            return;
+        }
+        while let Incoming::Frame(frame) = connection.next_frame(&mut input, now) {
+            if !connection.is_open() {
+                continue;
+            }
+            let decoded = connection.protocol.borrow_mut().codec.decode(&frame);
+            for request in decoded {
+                self.on_request(connection, request, now);
+            }
+        }
+    }
+
+    fn on_request(self: &Rc<Self>, connection: &Rc<Connection>, request: Result<Request, Refusal>, now: Instant) {
+        let effects = {
+            let subscribed = connection.subscriptions.borrow().len();
+            let session = &mut connection.protocol.borrow_mut().session;
+            session.on_request(now, request, subscribed, connection.in_flight.get())
+        };
+        for effect in effects {
+            match effect {
+                Effect::Say(event) => {
+                    if let Event::Error { problem, .. } = &event {
+                        counters::count_refused("websocket", problem.reason);
+                    }
+                    connection.say(&event, &self.limits, now);
+                }
+                Effect::Subscribe { id, topic, from, ignored } => {
+                    self.subscribe(connection, &topic, Asked { id, from, ignored }, now);
+                }
+                Effect::Unsubscribe { id, topic, ignored } => {
+                    let key = self.topics.borrow().find(&topic);
+                    if let Some(key) = key {
+                        self.unsubscribe(connection, key);
+                    }
+                    connection.say(&Event::Unsubscribed { id, topic, ignored }, &self.limits, now);
+                }
+                Effect::Publish { id, publication, ignored } => self.publish(connection, id, publication, ignored),
+                Effect::History { id, topic, from, limit, ignored } => {
+                    self.history(connection, id, topic, from, limit, ignored);
+                }
+                Effect::Close(code) => connection.close(code),
+            }
+        }
+    }
+
+    fn publish(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        id: Option<RequestId>,
+        publication: Publication,
+        ignored: Vec<String>,
+    ) {
+        let topic = publication.topic.clone();
+        let stored = self.hub.publish(publication);
+        self.answer_later(connection, async move {
+            match stored.await {
+                Ok(receipt) => {
+                    counters::count_published("websocket", 1);
+                    Event::Published { id, topic, stored: receipt.stored, durability: receipt.durability, ignored }
+                }
+                Err(problem) => {
+                    counters::count_refused("websocket", problem.reason);
+                    Event::error(id, "pub", &topic, problem)
+                }
+            }
+        });
+    }
+
+    fn history(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        id: Option<RequestId>,
+        topic: Topic,
+        from: ReadFrom,
+        limit: u32,
+        ignored: Vec<String>,
+    ) {
+        let limit = ReadLimit { messages: limit, bytes: self.limits.outbox / 4 };
+        let page = self.hub.read(&topic, from, limit);
+        self.answer_later(connection, async move {
+            match page.await {
+                Ok(page) => {
+                    let more = !page.is_last();
+                    Event::History { id, topic, items: page.messages, missing: page.missing, more, ignored }
+                }
+                Err(error) => Event::error(id, "history", &topic, error.into()),
+            }
+        });
+    }
+
+    fn answer_later(self: &Rc<Self>, connection: &Rc<Connection>, answer: impl Future<Output = Event> + 'static) {
+        connection.in_flight.set(connection.in_flight.get() + 1);
+        let (shard, connection) = (self.clone(), connection.clone());
+        tokio::task::spawn_local(async move {
+            let event = answer.await;
+            connection.in_flight.set(connection.in_flight.get() - 1);
+            connection.say(&event, &shard.limits, shard.now());
+        });
+    }
+}

@@ -1,0 +1,82 @@
+//! What one connection subscribes to, from its own side.
+
+use bytes::Bytes;
+
+use super::topics::TopicKey;
+use crate::domain::command::RequestId;
+use crate::domain::replay::Replay;
+use crate::domain::store::ReadFrom;
+
+/// Few for most connections, at most `Limits::subscriptions`: a list.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    list: Vec<Subscription>,
+    /// Whether a read of history is under way for one of them; the others wait for their turn.
+    pub reading: bool,
+    next_stay: u64,
+}
+
+#[derive(Debug)]
+pub struct Subscription {
+    pub topic: TopicKey,
+    /// Tells this subscription from an earlier one to the same topic, whose read may still be under way.
+    pub stay: u64,
+    pub stage: Stage,
+}
+
+#[derive(Debug)]
+pub enum Stage {
+    /// Waits for the stream to be located.
+    Waiting { asked: Box<Asked>, since: std::time::Instant },
+    /// Catches up from the store.
+    Behind(Box<Behind>),
+    /// In the topic's list of live subscribers, at this index.
+    Live(usize),
+}
+
+/// What the client asked, kept until it is answered.
+#[derive(Debug)]
+pub struct Asked {
+    pub id: Option<RequestId>,
+    pub from: Option<ReadFrom>,
+    pub ignored: Vec<String>,
+}
+
+#[derive(Debug)]
+pub struct Behind {
+    pub asked: Asked,
+    pub answered: bool,
+    /// Holds live frames, ready to be sent.
+    pub replay: Replay<Bytes>,
+    /// A read that is not yet issued.
+    pub wanted: Option<ReadFrom>,
+}
+
+impl Subscriptions {
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn find(&mut self, topic: TopicKey) -> Option<&mut Subscription> {
+        self.list.iter_mut().find(|s| s.topic == topic)
+    }
+
+    pub fn insert(&mut self, topic: TopicKey, stage: Stage) {
+        debug_assert!(self.list.iter().all(|s| s.topic != topic));
+        self.next_stay += 1;
+        self.list.push(Subscription { topic, stay: self.next_stay, stage });
+    }
+
+    pub fn remove(&mut self, topic: TopicKey) -> Option<Subscription> {
+        let at = self.list.iter().position(|s| s.topic == topic)?;
+        Some(self.list.swap_remove(at))
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Subscription> {
+        self.list.iter_mut()
+    }
+
+    pub fn topics(&self) -> Vec<TopicKey> {
+        self.list.iter().map(|s| s.topic).collect()
+    }
+}

@@ -1,0 +1,212 @@
+//! From an HTTP request to a socket of ours: judges it, answers the handshake, and takes the bare TCP stream out of the
+//! HTTP server. Whoever is refused learns why in a form that it can read.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request as HttpRequest, State};
+use axum::http::header::{self, HeaderMap, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use axum::routing::any;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tungstenite::handshake::derive_accept_key;
+
+use super::{Arrival, Gateway, counters};
+use crate::document::quote;
+use crate::domain::access;
+use crate::domain::command::{Command, Refusal, Request};
+use crate::domain::error::{CloseCode, Problem, Reason};
+use crate::domain::name::Topic;
+use crate::domain::store::ReadFrom;
+use crate::protocol;
+
+/// Unsent bytes that the kernel holds for one socket; beyond it we see that the peer is slow.
+const UNSENT: u32 = 128 * 1024;
+
+/// `/ws`. (`/` is given to the page; its owner asks `wants_upgrade` and calls `upgrade`.)
+pub fn routes(gateway: Gateway) -> Router {
+    Router::new().route("/ws", any(answer)).with_state(gateway)
+}
+
+async fn answer(State(gateway): State<Gateway>, request: HttpRequest) -> Response {
+    gateway.upgrade(request)
+}
+
+impl Gateway {
+    /// Whether a request asks for a WebSocket.
+    pub fn wants_upgrade(headers: &HeaderMap) -> bool {
+        has_token(headers, header::UPGRADE, "websocket")
+    }
+
+    /// Answers a request for a WebSocket and takes its socket over.
+    pub fn upgrade(&self, mut request: HttpRequest) -> Response {
+        let headers = request.headers();
+        let accept = match handshake(request.method(), headers) {
+            Ok(accept) => accept,
+            Err((status, text)) => return refusal(status, Reason::BadFrame, &text),
+        };
+        let subprotocol =
+            protocol::choose(header_text(headers, header::SEC_WEBSOCKET_PROTOCOL).unwrap_or("").split(','));
+        let slot = self.place();
+        let refused = self.judge(headers, slot.is_none() || self.is_full()).err();
+        if let Some((_, _, problem)) = &refused {
+            counters::count_refused("websocket", problem.reason);
+            tracing::warn!(reason = %problem.reason, "{}", problem.text);
+        }
+        // A browser reads nothing but the close code of a socket that was open.
+        let is_browser = headers.contains_key(header::ORIGIN) || subprotocol.is_some();
+        let (Some(slot), true) = (slot, refused.is_none() || is_browser) else {
+            let (status, _, problem) = refused.expect("without a place it is refused");
+            return refusal(status, problem.reason, &problem.text);
+        };
+        let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
+            return refusal(StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal, "this connection cannot be upgraded");
+        };
+        let (requests, batch) = opening(request.uri().query().unwrap_or(""));
+        let refuse = refused.map(|(_, code, _)| code);
+        let gateway = self.clone();
+        tokio::spawn(async move {
+            match take_over(upgrade).await {
+                Ok((stream, read_ahead)) => {
+                    let requests = if refuse.is_some() { Vec::new() } else { requests };
+                    let arrival = Arrival { stream, read_ahead, subprotocol, requests, batch, refuse, slot };
+                    gateway.hand_over(arrival).await;
+                }
+                Err(error) => tracing::debug!(%error, "an upgrade came to nothing"),
+            }
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        if let Some(subprotocol) = subprotocol {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+        }
+        response
+    }
+
+    fn judge(&self, headers: &HeaderMap, full: bool) -> Result<(), (StatusCode, CloseCode, Problem)> {
+        if self.inner.draining.load(std::sync::atomic::Ordering::Relaxed) {
+            let problem = Problem::new(Reason::Unavailable, "this node is shutting down; connect to another, or again");
+            return Err((StatusCode::SERVICE_UNAVAILABLE, CloseCode::Drain, problem));
+        }
+        let (host, origin) = (header_text(headers, header::HOST), header_text(headers, header::ORIGIN));
+        self.inner.access.judge(host, origin).map_err(|refusal| {
+            let status = match refusal {
+                access::Refusal::Host(_) => StatusCode::MISDIRECTED_REQUEST,
+                access::Refusal::Origin(_) => StatusCode::FORBIDDEN,
+            };
+            (status, CloseCode::Origin, Problem::new(Reason::Origin, refusal.to_string()))
+        })?;
+        if full {
+            let most = self.inner.limits.connections;
+            let problem = Problem::new(Reason::TooMany, format!("this node has its {most} connections; try another"));
+            return Err((StatusCode::SERVICE_UNAVAILABLE, CloseCode::Limit, problem));
+        }
+        Ok(())
+    }
+}
+
+/// The value of `Sec-WebSocket-Accept`, or what the request lacks.
+fn handshake(method: &Method, headers: &HeaderMap) -> Result<HeaderValue, (StatusCode, String)> {
+    let host = header_text(headers, header::HOST).unwrap_or("localhost:8080");
+    if !Gateway::wants_upgrade(headers) {
+        let text = format!(
+            "this address speaks WebSocket: new WebSocket(\"ws://{host}/ws\") in a browser, or: wscat -c 'ws://{host}/ws?sub=news'"
+        );
+        return Err((StatusCode::UPGRADE_REQUIRED, text));
+    }
+    let bad = |text: &str| Err((StatusCode::BAD_REQUEST, text.to_string()));
+    if method != Method::GET {
+        return bad("a WebSocket handshake is a GET");
+    }
+    if !has_token(headers, header::CONNECTION, "upgrade") {
+        return bad("the header \"Connection: Upgrade\" is missing; a proxy in between must pass it on");
+    }
+    if header_text(headers, header::SEC_WEBSOCKET_VERSION) != Some("13") {
+        return Err((StatusCode::UPGRADE_REQUIRED, "\"Sec-WebSocket-Version\" must be 13".into()));
+    }
+    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
+        return bad("the header \"Sec-WebSocket-Key\" is missing");
+    };
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
+        .or_else(|_| bad("the header \"Sec-WebSocket-Key\" is malformed"))
+}
+
+async fn take_over(
+    upgrade: OnUpgrade,
+) -> Result<(std::net::TcpStream, bytes::Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let upgraded = upgrade.await?;
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| "not a plain TCP stream")?;
+    // Copied, so that the HTTP server's read buffer is let go.
+    let read_ahead = bytes::Bytes::copy_from_slice(&parts.read_buf);
+    let stream = parts.io.into_inner().into_std()?;
+    stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
+    Ok((stream, read_ahead))
+}
+
+/// What the URL asks for: `?sub=news&after=k3.41`, several `sub` one after the other, `batch=1`.
+fn opening(query: &str) -> (Vec<Result<Request, Refusal>>, bool) {
+    let mut wishes: Vec<(String, Option<Result<ReadFrom, Problem>>)> = Vec::new();
+    let (mut batch, mut ignored) = (false, Vec::new());
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match (&*name, wishes.last_mut()) {
+            ("sub", _) => wishes.push((value.into_owned(), None)),
+            ("batch", _) => batch = value == "1",
+            ("after", Some(_)) if value.is_empty() => {}
+            ("after", Some((_, from))) => *from = Some(value.parse().map(ReadFrom::After).map_err(Problem::from)),
+            ("last", Some((_, from))) => {
+                let wrong = |_| Problem::new(Reason::BadFrame, "\"last\" in the URL is a whole number");
+                *from = Some(value.parse().map(ReadFrom::Last).map_err(wrong));
+            }
+            _ => ignored.push(name.chars().take(40).collect::<String>()),
+        }
+    }
+    let requests = wishes.into_iter().map(|(name, from)| {
+        let fail =
+            |problem| Refusal { id: None, verb: Some("sub"), topic: Some(name.chars().take(200).collect()), problem };
+        let topic = Topic::parse(&name).map_err(|e| fail(e.into()))?;
+        let from = from.transpose().map_err(fail)?;
+        Ok(Request { id: None, command: Command::Subscribe { topics: vec![topic], from }, ignored: ignored.clone() })
+    });
+    (requests.collect(), batch)
+}
+
+fn refusal(status: StatusCode, reason: Reason, text: &str) -> Response {
+    let body = format!(
+        r#"{{"type":"urn:fanfare:error:{reason}","title":"{reason}","status":{},"detail":{}}}"#,
+        status.as_u16(),
+        quote(text)
+    );
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if status == StatusCode::UPGRADE_REQUIRED {
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn header_text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|t| t.trim().eq_ignore_ascii_case(token))
+}

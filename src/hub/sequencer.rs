@@ -1,0 +1,312 @@
+//! Reads the store's feed and hands each topic's messages to the shards in (epoch, offset) order.
+//!
+//! One task a node. A message that does not follow the last one is a hole: the topic is then read from the store until
+//! it is whole, while other topics go on. A message published on this node takes the same way as one from another.
+//! When the feed says that it lost something, every topic's position is compared with the store's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, FuturesUnordered};
+use futures::{FutureExt, StreamExt};
+use tokio::sync::mpsc;
+
+use super::registry::{Registry, ShardId, Ticket, Want};
+use super::{Delivery, ToShard};
+use crate::domain::message::Message;
+use crate::domain::name::Topic;
+use crate::domain::position::Position;
+use crate::domain::replay::{Item, walk};
+use crate::domain::store::{FeedEvent, Page, ReadFrom, ReadLimit, Store, StoreError, Watch};
+
+/// Topics read from the store at the same time; the rest wait their turn.
+const READS_AT_ONCE: usize = 64;
+/// Feed events taken at once, so that shards get them together.
+const BATCH: usize = 256;
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MOST: Duration = Duration::from_secs(2);
+
+pub struct Sequencer {
+    pub store: Arc<dyn Store>,
+    pub registry: Arc<Registry>,
+    pub shards: Vec<mpsc::Sender<ToShard>>,
+}
+
+/// How far a wanted topic is.
+enum Stage {
+    /// The feed was asked for it.
+    Asking,
+    /// The feed carries it; its head is being read. What is fed meanwhile is noticed by `newest`.
+    Locating,
+    /// Every message that follows `at` is handed on.
+    Flowing,
+    /// Being read from the store, from `at` on.
+    Repairing,
+}
+
+struct Flow {
+    /// Tells this stay in the topic from an earlier one, whose read may still be under way.
+    stay: u64,
+    stage: Stage,
+    /// What the shards have been given; set when the head is known.
+    at: Option<Position>,
+    /// The last one fed since a read was issued: what the read must reach.
+    newest: Option<Position>,
+    wants: Vec<Want>,
+    told: Vec<Ticket>,
+    /// Whether a read of this topic is under way or waits its turn.
+    reading: bool,
+    /// The feed was interrupted since the read under way began: read again after it.
+    doubtful: bool,
+    retry: Duration,
+}
+
+type Read = (Topic, u64, Result<Page, StoreError>);
+
+struct Running {
+    store: Arc<dyn Store>,
+    watch: Box<dyn Watch>,
+    shards: Vec<mpsc::Sender<ToShard>>,
+    flows: HashMap<Topic, Flow>,
+    reads: FuturesUnordered<BoxFuture<'static, Read>>,
+    waiting: Vec<(Topic, Duration)>,
+    stays: u64,
+}
+
+impl Sequencer {
+    /// Runs until the feed ends.
+    pub async fn run(self) {
+        let (watch, feed) = self.store.feed();
+        let mut feed: BoxStream<'static, Vec<FeedEvent>> = feed.ready_chunks(BATCH).boxed();
+        let mut running = Running {
+            store: self.store,
+            watch,
+            shards: self.shards,
+            flows: HashMap::new(),
+            reads: FuturesUnordered::new(),
+            waiting: Vec::new(),
+            stays: 0,
+        };
+        loop {
+            tokio::select! {
+                biased;
+                () = self.registry.changes.notified() => {
+                    for (topic, wants) in self.registry.take_changes() {
+                        running.on_change(topic, wants).await;
+                    }
+                }
+                Some((topic, stay, page)) = running.reads.next() => running.on_page(topic, stay, page).await,
+                events = feed.next() => match events {
+                    Some(events) => for event in events {
+                        running.on_event(event).await;
+                    },
+                    None => break,
+                },
+            }
+        }
+        tracing::debug!("the feed ended");
+    }
+}
+
+impl Running {
+    async fn on_change(&mut self, topic: Topic, wants: Vec<Want>) {
+        if wants.is_empty() {
+            if self.flows.remove(&topic).is_some() {
+                self.watch.unwatch(&topic);
+            }
+            return;
+        }
+        let flow = self.flows.entry(topic.clone()).or_insert_with(|| {
+            self.watch.watch(&topic);
+            self.stays += 1;
+            Flow {
+                stay: self.stays,
+                stage: Stage::Asking,
+                at: None,
+                newest: None,
+                wants: Vec::new(),
+                told: Vec::new(),
+                reading: false,
+                doubtful: false,
+                retry: RETRY_FIRST,
+            }
+        });
+        flow.wants = wants;
+        flow.told.retain(|t| flow.wants.iter().any(|w| w.ticket == *t));
+        self.tell_joined(&topic).await;
+    }
+
+    /// Tells the shards that came since, where the stream stands. They get everything after it.
+    async fn tell_joined(&mut self, topic: &Topic) {
+        let Some(flow) = self.flows.get_mut(topic) else { return };
+        let Some(at) = flow.at else { return };
+        for Want { shard, ticket } in flow.wants.clone() {
+            if !flow.told.contains(&ticket) {
+                flow.told.push(ticket);
+                send(&self.shards, shard, ToShard::Joined { topic: topic.clone(), ticket, at }).await;
+            }
+        }
+    }
+
+    async fn on_event(&mut self, event: FeedEvent) {
+        match event {
+            FeedEvent::Message(message) => self.on_message(message).await,
+            FeedEvent::Watching(topic) => {
+                if let Some(flow) = self.flows.get_mut(&topic)
+                    && matches!(flow.stage, Stage::Asking)
+                {
+                    flow.stage = Stage::Locating;
+                    self.read(topic, Duration::ZERO);
+                }
+            }
+            // What is fed until it is whole again still follows by position, or shows a hole.
+            FeedEvent::Interrupted => tracing::warn!("the feed was interrupted"),
+            FeedEvent::Restored => {
+                let topics: Vec<Topic> = self.flows.keys().cloned().collect();
+                tracing::info!(topics = topics.len(), "the feed is back, comparing positions");
+                for topic in topics {
+                    let Some(flow) = self.flows.get_mut(&topic) else { continue };
+                    match flow.stage {
+                        Stage::Asking => continue,
+                        Stage::Flowing => flow.stage = Stage::Repairing,
+                        Stage::Locating | Stage::Repairing => {}
+                    }
+                    if flow.reading {
+                        flow.doubtful = true;
+                    } else {
+                        self.read(topic, Duration::ZERO);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn on_message(&mut self, message: Message) {
+        let Some(flow) = self.flows.get_mut(&message.topic) else { return };
+        match (&flow.stage, flow.at) {
+            (Stage::Flowing, Some(at)) if message.at == at.next() => {
+                flow.at = Some(message.at);
+                let wants = told(flow);
+                give(&self.shards, &wants, at, message).await;
+            }
+            (Stage::Flowing, Some(at)) if !is_ahead(message.at, at) => {}
+            (Stage::Flowing, Some(at)) => {
+                tracing::debug!(topic = %message.topic, %at, fed = %message.at, "a hole in the feed, reading the store");
+                flow.stage = Stage::Repairing;
+                self.read(message.topic, Duration::ZERO);
+            }
+            (Stage::Asking, _) => {}
+            (Stage::Locating | Stage::Repairing, _) | (Stage::Flowing, None) => flow.newest = Some(message.at),
+        }
+    }
+
+    /// Reads the next page of a topic, after a wait.
+    fn read(&mut self, topic: Topic, wait: Duration) {
+        let Some(flow) = self.flows.get_mut(&topic) else { return };
+        flow.reading = true;
+        if self.reads.len() >= READS_AT_ONCE {
+            self.waiting.push((topic, wait));
+            return;
+        }
+        flow.newest = None;
+        flow.doubtful = false;
+        let from = flow.at.map_or(ReadFrom::Last(0), ReadFrom::After);
+        let (store, stay) = (self.store.clone(), flow.stay);
+        self.reads.push(
+            async move {
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
+                let page = store.read(&topic, from, ReadLimit::default()).await;
+                (topic, stay, page)
+            }
+            .boxed(),
+        );
+    }
+
+    async fn on_page(&mut self, topic: Topic, stay: u64, page: Result<Page, StoreError>) {
+        if self.flows.get(&topic).is_some_and(|f| f.stay == stay) {
+            self.on_page_of(topic, page).await;
+        }
+        while self.reads.len() < READS_AT_ONCE
+            && let Some((topic, wait)) = self.waiting.pop()
+        {
+            self.read(topic, wait);
+        }
+    }
+
+    async fn on_page_of(&mut self, topic: Topic, page: Result<Page, StoreError>) {
+        let Some(flow) = self.flows.get_mut(&topic) else { return };
+        flow.reading = false;
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::debug!(%topic, %error, "cannot read the store, trying again");
+                let wait = flow.retry;
+                flow.retry = (wait * 2).min(RETRY_MOST);
+                return self.read(topic, wait);
+            }
+        };
+        flow.retry = RETRY_FIRST;
+        let (end, last) = (page.end, page.is_last());
+        match flow.at {
+            None => {
+                flow.at = Some(page.head);
+                flow.stage = Stage::Repairing;
+            }
+            Some(at) => {
+                let wants = told(flow);
+                let mut before = at;
+                for item in walk(at, page) {
+                    match item {
+                        Item::Message(message) => {
+                            let at = message.at;
+                            give(&self.shards, &wants, before, message).await;
+                            before = at;
+                        }
+                        Item::Gap(gap) => {
+                            before = gap.resume;
+                            for want in &wants {
+                                send(&self.shards, want.shard, ToShard::Gap { topic: topic.clone(), gap }).await;
+                            }
+                        }
+                    }
+                }
+                flow.at = Some(end);
+            }
+        }
+        let at = flow.at.expect("set above");
+        let behind = flow.newest.is_some_and(|newest| newest != at && is_ahead(newest, at));
+        if !last || behind || flow.doubtful {
+            self.read(topic.clone(), Duration::ZERO);
+        } else {
+            flow.stage = Stage::Flowing;
+        }
+        self.tell_joined(&topic).await;
+    }
+}
+
+/// Whether a fed position asks for a look at the store: further on in this life, or of another life.
+fn is_ahead(fed: Position, at: Position) -> bool {
+    fed.is_past(at) || fed.epoch != at.epoch
+}
+
+fn told(flow: &Flow) -> Vec<Want> {
+    flow.wants.iter().copied().filter(|w| flow.told.contains(&w.ticket)).collect()
+}
+
+async fn give(shards: &[mpsc::Sender<ToShard>], wants: &[Want], before: Position, message: Message) {
+    let delivery = Arc::new(Delivery::new(before, message));
+    for want in wants {
+        send(shards, want.shard, ToShard::Message(delivery.clone())).await;
+    }
+}
+
+/// A shard that is behind holds the feed up; one that is gone is passed over.
+async fn send(shards: &[mpsc::Sender<ToShard>], shard: ShardId, what: ToShard) {
+    if let Some(shard) = shards.get(shard.0) {
+        let _ = shard.send(what).await;
+    }
+}

@@ -1,0 +1,275 @@
+//! Builds all parts, wires them, and takes them down in order. It alone knows everybody.
+
+mod http;
+mod run;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::http::Listener;
+pub use self::run::run;
+use crate::api::{self, ApiState, Health, Trouble, Troubles};
+use crate::config::{Config, Ingest, Mode, Options};
+use crate::demo;
+use crate::dispatcher::{self, Dispatcher, door};
+use crate::domain::access::Access;
+use crate::domain::dead::DeadLetterBox;
+use crate::domain::store::Store;
+use crate::gateway::{Channels, Gateway, Threads};
+use crate::hub::Hub;
+use crate::store;
+use crate::telemetry::Metrics;
+
+/// Ports that the demo tries one after the other.
+const DEMO_PORTS: u16 = 50;
+/// How often measurements are sorted into their buckets.
+const TIDY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{setting} {address}: {error}; choose another with --{flag}", flag = setting.replace('_', "-"))]
+    Listen { setting: &'static str, address: SocketAddr, error: io::Error },
+    #[error("store: {0}")]
+    Store(#[from] store::OpenError),
+    #[error("ingest: {0}")]
+    Ingest(#[from] dispatcher::StartError),
+    #[error("{0}")]
+    Access(String),
+    #[error("threads: {0}")]
+    Threads(#[from] io::Error),
+}
+
+/// A hub that runs.
+pub struct Server {
+    pub http: SocketAddr,
+    /// `None`: on the public address.
+    pub admin: Option<SocketAddr>,
+    pub door: Option<SocketAddr>,
+    store: Arc<dyn Store>,
+    gateway: Gateway,
+    threads: Threads,
+    dispatcher: Arc<std::sync::Mutex<Option<Dispatcher>>>,
+    draining: Arc<AtomicBool>,
+    stop: CancellationToken,
+    serving: Vec<JoinHandle<()>>,
+    side: Vec<JoinHandle<()>>,
+    patience: Duration,
+}
+
+impl Server {
+    /// Starts everything; when it returns, the hub answers.
+    pub async fn start(config: &Config, mode: Mode) -> Result<Server, StartError> {
+        let options = &config.options;
+        let tries = if mode == Mode::Demo { DEMO_PORTS } else { 1 };
+        let bind = |setting, address| {
+            Listener::bind(address, tries).map_err(|error| StartError::Listen { setting, address, error })
+        };
+        let public = bind("listen", options.listen)?;
+        let admin = options.admin_listen.map(|address| bind("admin_listen", address)).transpose()?;
+        let metrics = Metrics::start();
+        let opened = store::open(&options.store, store_options(options)).await?;
+        let shards = match options.shards {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1).max(1)),
+            n => n,
+        };
+        let channels = Channels::new(shards);
+        let (hub, sequencer) = Hub::with_shards(opened.store.clone(), channels.to_shards.clone());
+        let (http, admin_address) = (public.address, admin.as_ref().map(|a| a.address));
+        let dispatcher = start_dispatcher(&hub, options, opened.embedded_dead, tries).await?;
+        let door = dispatcher.as_ref().and_then(Dispatcher::door);
+        let dead = dispatcher.as_ref().map(Dispatcher::dead);
+        let dispatcher = Arc::new(std::sync::Mutex::new(dispatcher));
+
+        let access = Access::new(http.ip(), &options.origins, &options.hosts).map_err(StartError::Access)?;
+        let access = Arc::new(access);
+        let limits = Arc::new(options.limits.clone());
+        let (gateway, threads) = Gateway::start(&hub, channels, limits.clone(), access.clone())?;
+        let draining = Arc::new(AtomicBool::new(false));
+        let troubles = troubles(draining.clone(), dispatcher.clone());
+        let health = Health { hub: hub.clone(), troubles: troubles.clone() };
+        let facts = facts(options, mode, http, door, opened.store.status().kind);
+
+        let state = ApiState { hub, dead, access: access.clone(), limits, troubles };
+        let socket = gateway.clone();
+        let mut router = api::router(state)
+            .merge(crate::gateway::routes(gateway.clone()))
+            .merge(api::layered(demo::routes(facts, move |request| socket.upgrade(request)), access.clone()));
+        let render: Arc<dyn Fn() -> String + Send + Sync> = Arc::new({
+            let metrics = metrics.clone();
+            move || metrics.render()
+        });
+        let stop = CancellationToken::new();
+        let mut serving = Vec::new();
+        match admin {
+            Some(listener) => {
+                let access = Access::new(listener.address.ip(), &options.origins, &options.hosts);
+                let access = Arc::new(access.map_err(StartError::Access)?);
+                let router: Router = api::admin_router(health, access, render);
+                serving.push(listener.serve(router, options.handshake, stop.clone()));
+            }
+            None => router = router.merge(api::metrics_router(access, render)),
+        }
+        serving.push(public.serve(router, options.handshake, stop.clone()));
+
+        let mut side = vec![tokio::spawn(sequencer), tokio::spawn(tidy(metrics))];
+        if let (Mode::Demo, Some(door)) = (mode, door) {
+            side.push(tokio::spawn(demo::publish_vitals(format!("redis://{door}"), options.ingest_stream.clone())));
+        }
+        Ok(Server {
+            http,
+            admin: admin_address,
+            door,
+            store: opened.store,
+            gateway,
+            threads,
+            dispatcher,
+            draining,
+            stop,
+            serving,
+            side,
+            patience: options.shutdown,
+        })
+    }
+
+    /// Stops accepting, finishes what was accepted, closes the sockets, ends; within the bound of the settings.
+    pub async fn stop(self) {
+        let deadline = tokio::time::Instant::now() + self.patience;
+        self.draining.store(true, Ordering::Relaxed);
+        self.stop.cancel();
+        let dispatcher = self.dispatcher.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let finish = async {
+            if let Some(dispatcher) = dispatcher {
+                dispatcher.stop().await;
+            }
+            self.gateway.drain().await;
+            for task in self.serving {
+                let _ = task.await;
+            }
+            let _ = tokio::task::spawn_blocking(move || self.threads.join()).await;
+            self.store.close().await;
+        };
+        if tokio::time::timeout_at(deadline, finish).await.is_err() {
+            tracing::warn!(bound = ?self.patience, "not everything was finished in time");
+        }
+        for task in self.side {
+            task.abort();
+        }
+    }
+}
+
+fn store_options(options: &Options) -> store::Options {
+    store::Options {
+        prefix: options.prefix.clone(),
+        retention: options.retention,
+        feed_capacity: options.feed,
+        total_bytes: options.store_bytes,
+        topics: options.max_topics,
+        idempotency_keys: options.idempotency_keys,
+        waiting_calls: options.store_waiting,
+        waiting_bytes: options.store_waiting_bytes,
+        dead_letters: options.dead_letters,
+        connect_timeout: options.redis_connect,
+        response_timeout: options.redis_answer,
+        ..store::Options::default()
+    }
+}
+
+async fn start_dispatcher(
+    hub: &Hub,
+    options: &Options,
+    dead: Option<Arc<dyn DeadLetterBox>>,
+    tries: u16,
+) -> Result<Option<Dispatcher>, StartError> {
+    let common = dispatcher::Options {
+        limits: options.limits.clone(),
+        patience: options.shutdown,
+        ..dispatcher::Options::default()
+    };
+    let (stream, list) = (options.ingest_stream.clone(), options.ingest_list.clone());
+    match (options.ingest(), dead, options.redis_listen) {
+        (Ingest::Redis(url), ..) => {
+            let mut redis = dispatcher::redis::Options::new(url, &options.prefix);
+            redis.stream = stream;
+            redis.list = list;
+            redis.partitions = options.ingest_partitions as u32;
+            redis.terms.lease = options.ingest_lease;
+            redis.keep = options.ingest_keep;
+            redis.dead_letters = options.dead_letters;
+            redis.patience.connect = options.redis_connect;
+            redis.patience.response = options.redis_answer;
+            Ok(Some(dispatcher::start(hub.clone(), dispatcher::Ingest::Redis(redis), common).await?))
+        }
+        (Ingest::Door, Some(dead), Some(address)) => {
+            let mut last = None;
+            for port in http::candidates(address.port(), tries) {
+                let listen = SocketAddr::new(address.ip(), port).to_string();
+                let mut door = door::Options::new(listen, &options.prefix);
+                door.stream = stream.clone();
+                door.list = list.clone();
+                let ingest = dispatcher::Ingest::Door(door, dead.clone());
+                match dispatcher::start(hub.clone(), ingest, common.clone()).await {
+                    Ok(dispatcher) => return Ok(Some(dispatcher)),
+                    Err(error) => last = Some(error),
+                }
+            }
+            Err(last.expect("at least one port was tried").into())
+        }
+        _ => Ok(None),
+    }
+}
+
+fn troubles(draining: Arc<AtomicBool>, dispatcher: Arc<std::sync::Mutex<Option<Dispatcher>>>) -> Troubles {
+    Arc::new(move || {
+        let mut troubles = Vec::new();
+        if draining.load(Ordering::Relaxed) {
+            troubles.push(Trouble { part: "drain", text: "this node is shutting down".into() });
+        }
+        if let Some(dispatcher) = &*dispatcher.lock().unwrap_or_else(|e| e.into_inner()) {
+            for source in dispatcher.status() {
+                if let Some(text) = source.trouble {
+                    troubles.push(Trouble { part: "ingest", text: format!("{}: {text}", source.name) });
+                }
+            }
+        }
+        troubles
+    })
+}
+
+fn facts(
+    options: &Options,
+    mode: Mode,
+    http: SocketAddr,
+    door: Option<SocketAddr>,
+    store: &'static str,
+) -> demo::Facts {
+    let redis = match options.ingest() {
+        Ingest::Redis(url) => Some(crate::config::redacted(&url)),
+        _ => door.map(|door| format!("redis://{door}")),
+    };
+    demo::Facts {
+        http: format!("http://{http}"),
+        ws: format!("ws://{http}/ws"),
+        redis,
+        prefix: options.prefix.clone(),
+        stream: options.ingest_stream.clone(),
+        list: options.ingest_list.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        vitals: mode == Mode::Demo && door.is_some() && demo::HAS_VITALS,
+        store,
+    }
+}
+
+async fn tidy(metrics: Metrics) {
+    let mut tick = tokio::time::interval(TIDY);
+    loop {
+        tick.tick().await;
+        metrics.tidy();
+    }
+}
