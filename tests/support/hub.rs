@@ -1,4 +1,5 @@
 //! A whole hub in this process, on free ports of the loopback, and plain clients to it.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::net::SocketAddr;
 use std::path::Path;
