@@ -35,7 +35,7 @@ const LISTENERS: usize = 100;
 const SHARE: usize = 3;
 /// Longer than it should take; reaching it is a failure.
 const SOON: Duration = Duration::from_secs(20);
-/// So soon after everything is healed must a message be with everybody.
+/// So soon after everything is healed and caught up must a message be with everybody.
 const ALIVE: Duration = Duration::from_secs(5);
 const PROBES: &[&str] = &["probe-xadd", "probe-rpush"];
 const SETTINGS: [&str; 6] =
@@ -79,6 +79,8 @@ async fn nothing_is_lost_repeated_or_reordered_while_owners_are_killed_and_stall
     eprintln!("all published after {:?}, {} killed, {} stalled", begun.elapsed(), faults.kills, faults.pauses);
     assert!(faults.kills >= 2 && faults.pauses >= 2, "too little went wrong");
 
+    faults.until_drained().await;
+    eprintln!("all bridged after {:?}", begun.elapsed());
     let healed = Instant::now();
     for (door, by) in doors.into_iter().zip(PROBES) {
         history.published.extend(probe(&redis.url(), door, by, &topics).await);

@@ -4,12 +4,15 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use redis::streams::StreamRangeReply;
 
 use crate::hub::Hub;
 use crate::listener::Nodes;
 
 /// The longest that a partition may be without an owner.
 const TAKEN_OVER: Duration = Duration::from_secs(15);
+/// The longest that the nodes may need for what piled up while they were killed and stalled.
+const DRAINED: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(10);
 const SOURCES: [&str; 2] = ["fanfare:in", "fanfare:list"];
 
@@ -115,6 +118,43 @@ impl Faults {
             }
         };
         tokio::time::timeout(TAKEN_OVER, looking).await.unwrap_or_else(|_| panic!("nobody takes {source} over"))
+    }
+
+    /// Waits until everything that was published is bridged.
+    pub async fn until_drained(&mut self) {
+        let looking = async {
+            for source in SOURCES {
+                while !self.is_drained(source).await {
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+        };
+        tokio::time::timeout(DRAINED, looking).await.expect("what was published is bridged in time");
+    }
+
+    /// Whether the cursor of a partition stands at its last entry, with nothing waiting to be moved over.
+    async fn is_drained(&mut self, source: &str) -> bool {
+        let is_list = source == "fanfare:list";
+        let stream = if is_list { "{fanfare:list}:in" } else { source };
+        let (cursor, waiting, moving, last): (Option<String>, u64, u64, StreamRangeReply) = redis::pipe()
+            .cmd("HGET")
+            .arg(format!("{{{source}}}:cursor"))
+            .arg("at")
+            .cmd("LLEN")
+            .arg("fanfare:list")
+            .cmd("LLEN")
+            .arg("{fanfare:list}:wake")
+            .cmd("XREVRANGE")
+            .arg(stream)
+            .arg("+")
+            .arg("-")
+            .arg("COUNT")
+            .arg(1)
+            .query_async(&mut self.redis)
+            .await
+            .expect("Redis runs");
+        let at_end = last.ids.first().is_some_and(|last| cursor.as_ref() == Some(&last.id));
+        at_end && (!is_list || waiting + moving == 0)
     }
 
     /// Lets the trouble last for a while, up to so many milliseconds.
