@@ -8,8 +8,8 @@ mod faults;
 mod forged;
 #[path = "support/history.rs"]
 mod history;
-#[path = "support/hub.rs"]
-mod hub;
+#[path = "support/node.rs"]
+mod node;
 #[path = "support/listener.rs"]
 mod listener;
 #[path = "cluster/publishers.rs"]
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use faults::{Dice, Faults};
 use history::{History, Rules, judge};
-use hub::{Hub, client, read_log};
+use node::{Node, client, read_log};
 use listener::{Listener, Nodes};
 use publishers::{Door, connect, probe, publish};
 use server::RedisServer;
@@ -47,7 +47,7 @@ async fn nothing_is_lost_repeated_or_reordered_while_owners_are_killed_and_stall
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(random_seed);
     eprintln!("the order of faults is SEED={seed}");
     let redis = RedisServer::start();
-    let hubs: Vec<Hub> = (0..3).map(|n| Hub::start(&format!("node {n}"), &redis.url(), &SETTINGS)).collect();
+    let hubs: Vec<Node> = (0..3).map(|n| Node::start(&format!("node {n}"), &redis.url(), &SETTINGS)).collect();
     let nodes = Nodes::new(hubs.iter().map(|hub| hub.http));
     let connection = connect(&redis.url()).await;
     let mut faults = Faults { hubs, nodes: nodes.clone(), redis: connection, dice: Dice(seed), kills: 0, pauses: 0 };

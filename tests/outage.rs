@@ -4,8 +4,8 @@
 
 #[path = "support/history.rs"]
 mod history;
-#[path = "support/hub.rs"]
-mod hub;
+#[path = "support/node.rs"]
+mod node;
 #[path = "support/listener.rs"]
 mod listener;
 #[path = "outage/publishers.rs"]
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
 use history::{Heard, History, Rules, judge};
-use hub::{Hub, client, read_log, ready};
+use node::{Node, client, read_log, ready};
 use listener::{Listener, Nodes};
 use publishers::{Door, Publisher};
 use serde_json::Value;
@@ -60,8 +60,8 @@ async fn an_outage_after_which_redis_is_empty_is_told_to_everybody_and_all_goes_
 
 async fn outage(back: Return) {
     let mut redis = RedisServer::start_durable();
-    let hubs: Vec<Hub> =
-        (0..2).map(|n| Hub::start(&format!("{back:?} {n}"), &redis.url(), &["--history-messages", "100000"])).collect();
+    let hubs: Vec<Node> =
+        (0..2).map(|n| Node::start(&format!("{back:?} {n}"), &redis.url(), &["--history-messages", "100000"])).collect();
     let nodes: Vec<SocketAddr> = hubs.iter().map(|hub| hub.http).collect();
     let topics: Vec<String> = (0..TOPICS).map(|n| format!("news.{n}")).collect();
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamRangeReply;
 
-use crate::hub::Hub;
+use crate::node::Node;
 use crate::listener::Nodes;
 
 /// The longest that a partition may be without an owner.
@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(10);
 const SOURCES: [&str; 2] = ["fanfare:in", "fanfare:list"];
 
 pub struct Faults {
-    pub hubs: Vec<Hub>,
+    pub hubs: Vec<Node>,
     pub nodes: Nodes,
     pub redis: MultiplexedConnection,
     pub dice: Dice,

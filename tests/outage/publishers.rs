@@ -13,7 +13,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::history::{Answer, Mark, Publish};
-use crate::hub::client;
+use crate::node::client;
 use crate::listener::Socket;
 
 /// One message in this time.

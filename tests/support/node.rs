@@ -15,7 +15,7 @@ use crate::history::Mark;
 /// A position that no topic has had: reading after it tells everything that is kept.
 const BEFORE_ALL: &str = "zzzzzzz.0";
 
-pub struct Hub {
+pub struct Node {
     name: String,
     args: Vec<String>,
     child: Option<Child>,
@@ -26,12 +26,12 @@ pub struct Hub {
 }
 
 #[allow(dead_code, reason = "each test binary uses its own part")]
-impl Hub {
+impl Node {
     /// Starts a node on a Redis, on free ports, and waits until it listens.
-    pub fn start(name: &str, store: &str, settings: &[&str]) -> Hub {
+    pub fn start(name: &str, store: &str, settings: &[&str]) -> Node {
         let fixed = ["serve", "--insecure", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--store", store];
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut hub = Hub {
+        let mut node = Node {
             name: name.to_owned(),
             args: fixed.iter().chain(settings).map(|arg| arg.to_string()).collect(),
             child: None,
@@ -40,8 +40,8 @@ impl Hub {
             log: tempfile::tempdir().expect("a temporary directory"),
             starts: 0,
         };
-        hub.run();
-        hub
+        node.run();
+        node
     }
 
     pub fn name(&self) -> &str {
@@ -119,7 +119,7 @@ impl Hub {
     }
 }
 
-impl Drop for Hub {
+impl Drop for Node {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.show_log(30);
