@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` draws how data flows through these modules and which may use which.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod dispatcher;

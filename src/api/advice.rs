@@ -9,7 +9,8 @@ use crate::domain::error::{Problem, Reason};
 /// What was posted as JSON and is none, may be meant as text.
 pub fn or_text(problem: Problem, headers: &HeaderMap, path: &str, body: &Bytes) -> Problem {
     let wordy = body.first().is_some_and(|b| !b"{[\"".contains(b)) && !problem.text.contains("deeper");
-    match std::str::from_utf8(body).ok().filter(|text| wordy && text.len() <= 80) {
+    match std::str::from_utf8(body).ok().filter(|text| wordy && text.len() <= 80 && !text.chars().any(char::is_control))
+    {
         Some(text) => {
             let line = format!(
                 "if it is plain text: curl -H 'Content-Type: text/plain' --data-raw {} {}",

@@ -133,6 +133,8 @@ pub enum Mode {
     Serve,
     /// On this machine only, in memory, without keys, on the next free ports.
     Demo,
+    /// Only to be looked at.
+    Show,
 }
 
 /// The options, and where each came from.
@@ -235,7 +237,7 @@ pub fn load(
     let mut given: Vec<(&'static Setting, Place, Vec<String>)> = Vec::new();
     let named = flags.get_one::<String>("config").or_else(|| variables.get("FANFARE_CONFIG")).map(PathBuf::from);
     // The demo is the same wherever it is started; it reads a file only when told.
-    let usual = Some(directory.join("fanfare.toml")).filter(|path| mode == Mode::Serve && path.exists());
+    let usual = Some(directory.join("fanfare.toml")).filter(|path| mode != Mode::Demo && path.exists());
     if let Some(path) = named.or(usual) {
         given.extend(file::read(&path, &mut faults));
     }
@@ -272,6 +274,7 @@ pub fn load(
     match mode {
         Mode::Serve => judge_serve(&config, &mut faults),
         Mode::Demo => judge_demo(&mut config, &mut faults),
+        Mode::Show => {}
     }
     judge_together(&config, &mut faults);
     if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }

@@ -36,8 +36,11 @@ pub(super) struct Bridge<S> {
 /// What became of a batch.
 enum Progress {
     Done,
-    /// The first entry that failed, and why.
-    Stopped(Problem),
+    /// Why the first entry that failed did, and whether some before it were settled.
+    Stopped {
+        problem: Problem,
+        moved: bool,
+    },
 }
 
 /// The entry that holds the partition up.
@@ -65,7 +68,12 @@ impl<S: Source> Bridge<S> {
                     self.pause.after(Step::Read).await;
                     match self.apply(batch, &mut stuck).await {
                         Ok(Progress::Done) => Ok(()),
-                        Ok(Progress::Stopped(problem)) => Err(problem),
+                        Ok(Progress::Stopped { problem, moved }) => {
+                            if moved {
+                                wait = FIRST_WAIT;
+                            }
+                            Err(problem)
+                        }
                         Err(error) => self.judge(error),
                     }
                 }
@@ -122,7 +130,8 @@ impl<S: Source> Bridge<S> {
         }
         self.pause.after(Step::Decoded).await;
         if !appends.is_empty() {
-            let answers = AssertUnwindSafe(self.hub.append(appends)).catch_unwind().await.unwrap_or_default();
+            let storing = AssertUnwindSafe(async { self.hub.append(appends).await });
+            let answers = storing.catch_unwind().await.unwrap_or_default();
             for (place, answer) in places.into_iter().zip(answers) {
                 outcomes[place] = Some(outcome_of(answer));
             }
@@ -149,12 +158,13 @@ impl<S: Source> Bridge<S> {
                 settled.truncate(whole);
             }
         }
-        if !settled.is_empty() {
+        let moved = !settled.is_empty();
+        if moved {
             let tally = Tally::of(&settled);
             self.source.commit(settled).await?;
             tally.tell(self.source.name(), &self.throttle);
         }
-        Ok(failed.map_or(Progress::Done, Progress::Stopped))
+        Ok(failed.map_or(Progress::Done, |problem| Progress::Stopped { problem, moved }))
     }
 
     /// A panic while an entry is read is a fault of ours that this entry brings out; it must not stop the partition.

@@ -85,6 +85,7 @@ pub fn string<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, Problem
 pub fn json_problem(text: &[u8], error: &serde_json::Error) -> Problem {
     let line_start: usize = text.split(|b| *b == b'\n').take(error.line().saturating_sub(1)).map(|l| l.len() + 1).sum();
     let at = (line_start + error.column().saturating_sub(1)).min(text.len());
+    let at = if error.is_eof() { text.len() } else { at };
     let what = error.to_string();
     let what = what.split(" at line ").next().unwrap_or("not JSON");
     Problem::new(Reason::BadJson, format!("not JSON at byte {at}: {what}; {}", seen(text, at)))

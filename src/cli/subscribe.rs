@@ -1,0 +1,223 @@
+//! `fanfare subscribe`: messages as they come, one JSON line each; a cut line is resumed by position.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use clap::Args;
+use futures::{SinkExt, StreamExt};
+use reqwest::Url;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tungstenite::client::IntoClientRequest;
+use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tungstenite::{Error, Message};
+
+use super::hub::Address;
+use super::{Exit, Stop, output};
+use crate::document::{Members, quote};
+use crate::domain::error::Reason;
+use crate::protocol::NATIVE;
+
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// Waits between attempts to come back, doubled each time, with chance added so that many do not come at once.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// A line is dead when this many of the hub's pings did not come.
+const PINGS: f64 = 2.5;
+/// Deeper than any frame.
+const DEPTH: usize = 256;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    address: Address,
+    /// The topics to listen to
+    #[arg(required = true, value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// Begin with the newest N messages that are kept
+    #[arg(long, value_name = "N", conflicts_with = "after")]
+    last: Option<u32>,
+    /// Begin after this position, the `at` of a message; for one topic
+    #[arg(long, value_name = "AT")]
+    after: Option<String>,
+    /// Stop after N messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Stop with exit code 4 as soon as messages were missed
+    #[arg(long)]
+    strict: bool,
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+pub async fn run(arguments: Arguments) -> Result<(), Stop> {
+    if arguments.after.is_some() && arguments.topics.len() > 1 {
+        return Err(Stop::new(Exit::Usage, "--after is a position of one topic; subscribe to the others apart"));
+    }
+    let mut url = arguments.address.url()?.join("ws").map_err(|e| Stop::new(Exit::Usage, e.to_string()))?;
+    url.set_scheme("ws").map_err(|()| Stop::new(Exit::Usage, "the address cannot be one of a WebSocket"))?;
+    let mut follower = Follower::new(&arguments);
+    let mut wait = FIRST_WAIT;
+    let mut reached = false;
+    loop {
+        match follower.follow(&url).await {
+            Ok(Ended::Done) => return Ok(()),
+            Ok(Ended::Lost(why)) => {
+                if std::mem::take(&mut follower.greeted) {
+                    reached = true;
+                    wait = FIRST_WAIT;
+                }
+                output::notice(&format!("{why}; coming back"));
+            }
+            Err(stop) if stop.exit == Exit::Unreachable && reached => {}
+            Err(stop) => return Err(stop),
+        }
+        tokio::time::sleep(wait.mul_f64(0.5 + chance())).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+enum Ended {
+    Done,
+    /// Come back and resume.
+    Lost(String),
+}
+
+/// What is known of the topics over all connections.
+struct Follower<'a> {
+    topics: &'a [String],
+    last: Option<u32>,
+    /// The last position of each topic: a safe `after`.
+    at: HashMap<String, String>,
+    left: Option<u64>,
+    strict: bool,
+    /// Whether this connection got its `hello`.
+    greeted: bool,
+    /// Time without a frame after which the line is dead.
+    patience: Duration,
+}
+
+impl<'a> Follower<'a> {
+    fn new(arguments: &'a Arguments) -> Follower<'a> {
+        let after = arguments.after.iter().map(|after| (arguments.topics[0].clone(), after.clone()));
+        Follower {
+            topics: &arguments.topics,
+            last: arguments.last,
+            at: after.collect(),
+            left: arguments.count,
+            strict: arguments.strict,
+            greeted: false,
+            patience: CONNECT_TIME,
+        }
+    }
+
+    async fn follow(&mut self, url: &Url) -> Result<Ended, Stop> {
+        let mut socket = connect(url).await?;
+        for topic in self.topics {
+            let start = match (self.at.get(topic), self.last) {
+                (Some(at), _) => format!(",\"after\":{}", quote(at)),
+                (None, Some(last)) => format!(",\"last\":{last}"),
+                (None, None) => String::new(),
+            };
+            let frame = format!("{{\"sub\":{}{start}}}", quote(topic));
+            if let Err(error) = socket.send(Message::text(frame)).await {
+                return Ok(Ended::Lost(error.to_string()));
+            }
+        }
+        loop {
+            let frame = match timeout(self.patience, socket.next()).await {
+                Err(_) => return Ok(Ended::Lost(format!("nothing came for {} s", self.patience.as_secs()))),
+                Ok(None) => return Ok(Ended::Lost("the connection ended".into())),
+                Ok(Some(Err(error))) => return Ok(Ended::Lost(error.to_string())),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let ended = match frame {
+                Message::Text(text) => self.on_frame(&text)?,
+                Message::Close(Some(close)) => Some(on_close(close.code.into(), &close.reason)?),
+                _ => None,
+            };
+            if let Some(ended) = ended {
+                let _ = timeout(FIRST_WAIT, socket.close(None)).await;
+                return Ok(ended);
+            }
+        }
+    }
+
+    fn on_frame(&mut self, text: &str) -> Result<Option<Ended>, Stop> {
+        let mut frame = Members::read(text.as_bytes(), "a frame", DEPTH)
+            .map_err(|problem| Stop::new(Exit::Failed, format!("not a frame of a hub: {}", problem.text)))?;
+        let mut word = |name: &str| frame.text(name).ok().flatten().map(String::from);
+        let (topic, at) = (word("topic"), word("at"));
+        if let (Some(topic), Some(at)) = (&topic, at) {
+            self.at.insert(topic.clone(), at);
+        }
+        if let Some(error) = word("error") {
+            return self.on_error(&error, &word("text").unwrap_or_default());
+        }
+        if let Some(topic) = word("gap") {
+            let why = word("why").unwrap_or_default();
+            return self.on_missing(&topic, &why);
+        }
+        if frame.take("resumed").is_some_and(|raw| raw.get() == "false") {
+            let why = frame.text("why").ok().flatten().map(String::from).unwrap_or_default();
+            return self.on_missing(&topic.unwrap_or_default(), &why);
+        }
+        if frame.has("hello") {
+            self.greeted = true;
+            let ping = frame.take("ping").and_then(|raw| raw.get().parse::<f64>().ok()).unwrap_or(60.0);
+            self.patience = Duration::from_secs_f64((ping * PINGS).clamp(1.0, 3600.0));
+        }
+        if frame.has("data") && topic.is_some() {
+            output::line(text)?;
+            self.left = self.left.map(|left| left - 1);
+        }
+        Ok((self.left == Some(0)).then_some(Ended::Done))
+    }
+
+    fn on_missing(&self, topic: &str, why: &str) -> Result<Option<Ended>, Stop> {
+        let text = format!("{topic}: messages were missed ({why})");
+        if self.strict {
+            return Err(Stop::new(Exit::Gap, text));
+        }
+        output::notice(&text);
+        Ok(None)
+    }
+
+    /// What may pass is tried again on a new connection; what will not ends the command.
+    fn on_error(&self, error: &str, text: &str) -> Result<Option<Ended>, Stop> {
+        let text = format!("{error}: {text}");
+        match Reason::parse(error) {
+            Some(reason) if reason.is_passing() => Ok(Some(Ended::Lost(text))),
+            _ => Err(Stop::new(Exit::Failed, text)),
+        }
+    }
+}
+
+async fn connect(url: &Url) -> Result<Socket, Stop> {
+    let unreachable = |why: String| Stop::new(Exit::Unreachable, format!("{url} was not reached: {why}"));
+    let mut request = url.as_str().into_client_request().map_err(|e| Stop::new(Exit::Usage, e.to_string()))?;
+    // With our subprotocol the hub tells a refusal by a close code.
+    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, NATIVE.parse().expect("its name is a token"));
+    match timeout(CONNECT_TIME, connect_async(request)).await {
+        Ok(Ok((socket, _))) => Ok(socket),
+        Ok(Err(Error::Http(answer))) => {
+            let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            let exit = if answer.status().is_server_error() { Exit::Unreachable } else { Exit::Failed };
+            Err(Stop::new(exit, format!("{url} answers {}: {body:.300}", answer.status())))
+        }
+        Ok(Err(error)) => Err(unreachable(error.to_string())),
+        Err(_) => Err(unreachable(format!("no answer within {} s", CONNECT_TIME.as_secs()))),
+    }
+}
+
+/// 4500 and above are final; anything else invites back.
+fn on_close(code: u16, reason: &str) -> Result<Ended, Stop> {
+    let text = format!("the hub closed the connection: {code} {reason}");
+    if (4500..5000).contains(&code) { Err(Stop::new(Exit::Failed, text)) } else { Ok(Ended::Lost(text)) }
+}
+
+/// A number from 0 to 1.
+fn chance() -> f64 {
+    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
+}

@@ -1,0 +1,94 @@
+//! Reading a topic's history.
+
+use serde_json::{Value, json};
+
+use crate::{Api, Setup, start, start_with};
+
+async fn page(api: &Api, query: &str) -> Value {
+    let answer = api.get(&format!("/v1/topics/t/messages{query}")).await;
+    assert_eq!(answer.status, 200, "{query}: {}", answer.text());
+    answer.json()
+}
+
+fn data(page: &Value) -> Vec<i64> {
+    page["items"].as_array().unwrap().iter().map(|m| m["data"].as_i64().unwrap()).collect()
+}
+
+async fn filled(count: usize) -> (Api, Vec<String>) {
+    let api = start().await;
+    let mut at = Vec::new();
+    for i in 0..count {
+        at.push(api.publish("t", &i.to_string()).await);
+    }
+    (api, at)
+}
+
+#[tokio::test]
+async fn what_follows_a_position_is_given_in_pages_whose_at_goes_on() {
+    let (api, at) = filled(5).await;
+    let first = page(&api, &format!("?after={}&limit=2", at[0])).await;
+    assert_eq!((data(&first), &first["more"], &first["resumed"]), (vec![1, 2], &json!(true), &json!(true)));
+    assert_eq!(first["at"], at[2].as_str());
+    let second = page(&api, &format!("?after={}&limit=2", at[2])).await;
+    assert_eq!((data(&second), &second["more"]), (vec![3, 4], &json!(false)));
+    let none = page(&api, &format!("?after={}", at[4])).await;
+    assert_eq!((data(&none), none["at"].as_str(), &none["resumed"]), (vec![], Some(at[4].as_str()), &json!(true)));
+}
+
+#[tokio::test]
+async fn the_newest_are_given_oldest_first() {
+    let (api, at) = filled(5).await;
+    assert_eq!(data(&page(&api, "?last=2").await), [3, 4]);
+    assert_eq!(data(&page(&api, "?limit=3").await), [2, 3, 4]);
+    assert_eq!(data(&page(&api, "").await), [0, 1, 2, 3, 4]);
+    let head = page(&api, "?last=0").await;
+    assert_eq!((data(&head), head["at"].as_str(), &head["more"]), (vec![], Some(at[4].as_str()), &json!(false)));
+    assert_eq!(head.get("resumed"), None, "nothing was to be resumed");
+    let part = page(&api, "?last=4&limit=2").await;
+    assert_eq!((data(&part), &part["more"]), (vec![1, 2], &json!(true)));
+}
+
+#[tokio::test]
+async fn what_history_no_longer_holds_is_told() {
+    let mut setup = Setup::default();
+    setup.options.retention.messages = 3;
+    let api = start_with(setup).await;
+    let mut at = Vec::new();
+    for i in 0..6 {
+        at.push(api.publish("t", &i.to_string()).await);
+    }
+    let gone = page(&api, &format!("?after={}", at[0])).await;
+    assert_eq!((&gone["resumed"], gone["why"].as_str()), (&json!(false), Some("retention")));
+    assert_eq!((data(&gone), gone["to"].as_str()), (vec![3, 4, 5], Some(at[2].as_str())));
+    let strange = page(&api, "?after=zz.7").await;
+    assert_eq!((&strange["resumed"], strange["why"].as_str()), (&json!(false), Some("epoch")));
+    let missed = api.get(&format!("/v1/topics/t/messages/{}", at[0])).await;
+    assert_eq!((missed.status.as_u16(), missed.reason().as_str()), (404, "not-found"));
+    assert!(missed.detail().contains("/v1/topics/t/messages"), "{}", missed.detail());
+}
+
+#[tokio::test]
+async fn a_topic_that_nobody_wrote_is_empty_and_can_be_resumed_from() {
+    let api = start().await;
+    let empty = page(&api, "").await;
+    assert_eq!((data(&empty), &empty["more"]), (vec![], &json!(false)));
+    api.publish("t", "7").await;
+    let after = page(&api, &format!("?after={}", empty["at"].as_str().unwrap())).await;
+    assert_eq!((data(&after), &after["resumed"]), (vec![7], &json!(true)));
+}
+
+#[tokio::test]
+async fn a_message_is_the_same_alone_and_in_a_page() {
+    let (api, at) = filled(2).await;
+    let alone = api.get(&format!("/v1/topics/t/messages/{}", at[1])).await;
+    assert_eq!(alone.json(), page(&api, "?last=1").await["items"][0]);
+    assert_eq!(alone.header("content-type"), "application/json");
+    assert_eq!(alone.header("x-content-type-options"), "nosniff");
+    assert_eq!(alone.header("cache-control"), "no-store");
+}
+
+#[tokio::test]
+async fn unknown_parameters_are_told() {
+    let (api, _) = filled(1).await;
+    assert_eq!(page(&api, "?since=yesterday&last=1").await["ignored"], json!(["since"]));
+}
