@@ -199,7 +199,7 @@ async fn start_dispatcher(
             redis.stream = stream;
             redis.list = list;
             redis.partitions = options.ingest_partitions as u32;
-            redis.terms.lease = options.ingest_lease;
+            redis.terms = terms(options.ingest_lease);
             redis.keep = options.ingest_keep;
             redis.dead_letters = options.dead_letters;
             redis.patience.connect = options.redis_connect;
@@ -223,6 +223,12 @@ async fn start_dispatcher(
         }
         _ => Ok(None),
     }
+}
+
+/// A lease is renewed early enough that two renewals may fail.
+fn terms(lease: Duration) -> dispatcher::redis::Terms {
+    let usual = dispatcher::redis::Terms::default();
+    dispatcher::redis::Terms { lease, renewal: usual.renewal.min(lease * 3 / 10), ..usual }
 }
 
 fn troubles(draining: Arc<AtomicBool>, dispatcher: Arc<std::sync::Mutex<Option<Dispatcher>>>) -> Troubles {
@@ -271,5 +277,18 @@ async fn tidy(metrics: Metrics) {
     loop {
         tick.tick().await;
         metrics.tidy();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_of_any_length_is_renewed_before_it_is_over() {
+        for lease in [500, 1_500, 5_000, 60_000].map(Duration::from_millis) {
+            let terms = terms(lease);
+            assert!(terms.lease == lease && terms.renewal * 3 < lease, "{terms:?}");
+        }
     }
 }
