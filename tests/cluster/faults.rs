@@ -6,8 +6,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamRangeReply;
 
-use crate::node::Node;
 use crate::listener::Nodes;
+use crate::node::Node;
 
 /// The longest that a partition may be without an owner.
 const TAKEN_OVER: Duration = Duration::from_secs(15);
@@ -16,36 +16,52 @@ const DRAINED: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(10);
 const SOURCES: [&str; 2] = ["fanfare:in", "fanfare:list"];
 
+/// One round of trouble.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    /// The owner dies, and another is stalled at the same time.
+    KillAndStall,
+    /// The owner is stalled, its successor dies, the stalled one wakes up and believes that it still owns.
+    StallAndKillNext,
+    /// The owner is stalled past its lease and wakes up beside its successor.
+    Stall,
+    /// The owner dies and is back before its lease is over.
+    KillShortly,
+}
+
 pub struct Faults {
-    pub hubs: Vec<Node>,
-    pub nodes: Nodes,
-    pub redis: MultiplexedConnection,
-    pub dice: Dice,
+    pub running: Vec<Node>,
+    nodes: Nodes,
+    redis: MultiplexedConnection,
+    dice: Dice,
+    /// What is still to come until it is shuffled again, so that each kind comes as often.
+    deck: Vec<Trouble>,
     pub kills: u32,
     pub pauses: u32,
 }
 
 impl Faults {
+    pub fn new(running: Vec<Node>, nodes: Nodes, redis: MultiplexedConnection, dice: Dice) -> Faults {
+        Faults { running, nodes, redis, dice, deck: Vec::new(), kills: 0, pauses: 0 }
+    }
+
     /// One round of trouble; at its end every node runs.
     pub async fn round(&mut self) {
         let source = SOURCES[self.dice.below(2)];
-        let owner = self.owner(source, None).await;
-        let kind = self.dice.below(4);
-        eprintln!("round: {source} is {}'s; kind {kind}", self.hubs[owner].name());
-        match kind {
-            // The owner dies, and another is stalled at the same time.
-            0 => {
+        let owner = self.owner(source).await;
+        let trouble = self.draw();
+        eprintln!("{trouble:?}: {source} is {}'s", self.running[owner].name());
+        match trouble {
+            Trouble::KillAndStall => {
                 let other = self.another(owner);
                 self.kill(owner);
                 self.pause(other);
-                let next = self.owner_beside(source, &[owner, other]).await;
+                self.owner_beside(source, &[owner, other]).await;
                 self.dwell(800).await;
                 self.restart(owner);
                 self.resume(other);
-                assert_ne!(next, owner);
             }
-            // The owner is stalled, its successor dies, the stalled one wakes up and believes that it still owns.
-            1 => {
+            Trouble::StallAndKillNext => {
                 self.pause(owner);
                 let next = self.owner_beside(source, &[owner]).await;
                 self.dwell(300).await;
@@ -54,52 +70,57 @@ impl Faults {
                 self.dwell(500).await;
                 self.restart(next);
             }
-            // The owner is stalled past its lease and wakes up beside its successor.
-            2 => {
+            Trouble::Stall => {
                 self.pause(owner);
                 self.owner_beside(source, &[owner]).await;
                 self.dwell(800).await;
                 self.resume(owner);
             }
-            // The owner dies and is back before its lease is over.
-            _ => {
+            Trouble::KillShortly => {
                 self.kill(owner);
                 self.dwell(300).await;
                 self.restart(owner);
-                self.owner(source, None).await;
+                self.owner(source).await;
             }
         }
     }
 
+    fn draw(&mut self) -> Trouble {
+        if self.deck.is_empty() {
+            self.deck = vec![Trouble::KillAndStall, Trouble::StallAndKillNext, Trouble::Stall, Trouble::KillShortly];
+        }
+        self.deck.swap_remove(self.dice.below(self.deck.len()))
+    }
+
     fn kill(&mut self, node: usize) {
         self.nodes.set(node, None);
-        self.hubs[node].kill();
+        self.running[node].kill();
         self.kills += 1;
     }
 
     fn restart(&mut self, node: usize) {
-        tokio::task::block_in_place(|| self.hubs[node].restart());
-        self.nodes.set(node, Some(self.hubs[node].http));
+        tokio::task::block_in_place(|| self.running[node].restart());
+        self.nodes.set(node, Some(self.running[node].http));
     }
 
     fn pause(&mut self, node: usize) {
         self.nodes.set(node, None);
-        self.hubs[node].pause();
+        self.running[node].pause();
         self.pauses += 1;
     }
 
     fn resume(&mut self, node: usize) {
-        self.hubs[node].resume();
-        self.nodes.set(node, Some(self.hubs[node].http));
+        self.running[node].resume();
+        self.nodes.set(node, Some(self.running[node].http));
     }
 
     fn another(&mut self, node: usize) -> usize {
-        (node + 1 + self.dice.below(self.hubs.len() - 1)) % self.hubs.len()
+        (node + 1 + self.dice.below(self.running.len() - 1)) % self.running.len()
     }
 
     /// Which node works on a partition, as the lease in Redis says; waits for one.
-    pub async fn owner(&mut self, source: &str, not: Option<usize>) -> usize {
-        self.owner_beside(source, not.as_slice()).await
+    pub async fn owner(&mut self, source: &str) -> usize {
+        self.owner_beside(source, &[]).await
     }
 
     async fn owner_beside(&mut self, source: &str, not: &[usize]) -> usize {
@@ -110,7 +131,7 @@ impl Faults {
                     redis::cmd("GET").arg(key).query_async(&mut self.redis).await.expect("Redis runs");
                 // A lease begins with the number of the process that has it.
                 let pid = lease.and_then(|lease| lease.split_once('-')?.0.parse::<u32>().ok());
-                let owner = self.hubs.iter().position(|hub| pid.is_some() && hub.pid() == pid);
+                let owner = self.running.iter().position(|node| pid.is_some() && node.pid() == pid);
                 match owner.filter(|owner| !not.contains(owner)) {
                     Some(owner) => return owner,
                     None => tokio::time::sleep(LOOK).await,

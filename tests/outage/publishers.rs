@@ -13,8 +13,8 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::history::{Answer, Mark, Publish};
-use crate::node::client;
 use crate::listener::Socket;
+use crate::node::client;
 
 /// One message in this time.
 const PACE: Duration = Duration::from_millis(40);
@@ -94,6 +94,21 @@ impl Door {
                 }
             }
         }
+    }
+
+    /// So many entries into the queue at once: when this returns they wait to be bridged.
+    pub async fn burst(url: &str, by: &str, topics: &[String], count: u64) -> Vec<Publish> {
+        let client = redis::Client::open(url).expect("a URL");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis runs");
+        let (mut pipeline, mut published) = (redis::pipe(), Vec::new());
+        for n in 0..count {
+            let (topic, mark) = (topics[n as usize % topics.len()].clone(), Mark::new(by, n));
+            pipeline.cmd("XADD").arg("fanfare:in").arg("*").arg("topic").arg(&topic);
+            pipeline.arg("data").arg(format!("\"{mark}\""));
+            published.push(Publish { topic, mark, answer: Answer::Yes(None), asked: Instant::now() });
+        }
+        pipeline.exec_async(&mut connection).await.expect("Redis runs");
+        published
     }
 
     /// One message to each topic.
