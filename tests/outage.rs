@@ -98,7 +98,6 @@ async fn outage(back: Return) {
         assert!(text.contains(r#""part":"store""#), "{text}");
     }
     let told = killed.elapsed();
-    let before: Vec<_> = publishers.iter().map(Publisher::tally).collect();
     let begun = Instant::now();
     for (ask, topic) in [(r#"{"sub":"fresh"}"#, "fresh"), (r#"{"sub":"news.0","last":5}"#, "news.0")] {
         let answer = ask_once(nodes[0], ask).await;
@@ -110,6 +109,7 @@ async fn outage(back: Return) {
     }
     let refused = begun.elapsed();
     assert!(refused < 2 * REFUSED, "{refused:?}");
+    let before: Vec<_> = publishers.iter().map(Publisher::tally).collect();
 
     tokio::time::sleep_until((killed + OUTAGE).into()).await;
     for node in &running {
