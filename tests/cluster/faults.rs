@@ -12,7 +12,7 @@ use crate::node::Node;
 /// The longest that a partition may be without an owner.
 const TAKEN_OVER: Duration = Duration::from_secs(15);
 /// The longest that the nodes may need for what piled up while they were killed and stalled.
-const DRAINED: Duration = Duration::from_secs(20);
+const DRAINED: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(10);
 const SOURCES: [&str; 2] = ["fanfare:in", "fanfare:list"];
 

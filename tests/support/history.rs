@@ -263,8 +263,8 @@ fn judge_meaning<'a>(
 fn judge_stream(stream: &Stream, history: &History, rules: Rules, verdict: &mut Verdict) {
     let Stream { listener, topic, heard } = stream;
     let who = format!("{topic}: {listener}");
-    let mut seen: HashSet<Position> = HashSet::new();
-    let mut seen_here: HashSet<Position> = HashSet::new();
+    // On which connection each was heard last.
+    let (mut seen, mut connection) = (HashMap::<Position, u32>::new(), 0);
     let (mut base, mut stands): (Option<Position>, Option<Position>) = (None, None);
     // A gap was told since: where the stream goes on, if that is known.
     let mut told: Option<Option<Position>> = None;
@@ -279,7 +279,7 @@ fn judge_stream(stream: &Stream, history: &History, rules: Rules, verdict: &mut 
                 }
                 base.get_or_insert(*at);
                 (stands, told) = (Some(*at), None);
-                seen_here.clear();
+                connection += 1;
             }
             Heard::Gap { after, to, why } => {
                 verdict.gaps += 1;
@@ -293,10 +293,13 @@ fn judge_stream(stream: &Stream, history: &History, rules: Rules, verdict: &mut 
             }
             Heard::Message { at, mark } => {
                 verdict.heard += 1;
-                if !seen_here.insert(*at) {
-                    verdict.blame(Fault::Backwards, format_args!("{who} heard {mark} at {at} twice on a connection"));
-                } else if !seen.insert(*at) {
-                    verdict.again += 1;
+                match seen.insert(*at, connection) {
+                    Some(before) if before == connection => {
+                        let text = format_args!("{who} heard {mark} at {at} twice on a connection");
+                        verdict.blame(Fault::Backwards, text);
+                    }
+                    Some(_) => verdict.again += 1,
+                    None => {}
                 }
                 let follows = stands.is_some_and(|stands| stands.next() == *at);
                 let bridged = told.is_some_and(|to| to.is_none_or(|to| to.epoch != at.epoch || to.next() == *at));
@@ -315,7 +318,7 @@ fn judge_stream(stream: &Stream, history: &History, rules: Rules, verdict: &mut 
     };
     for (at, mark) in history.logs.get(topic).into_iter().flatten() {
         let owed = at.offset > base.offset || rules.emptied.is_some() && at.epoch != base.epoch;
-        if owed && !seen.contains(at) {
+        if owed && !seen.contains_key(at) {
             verdict.blame(Fault::Missed, format_args!("{who} did not hear {mark} at {at}"));
         }
     }
