@@ -53,7 +53,7 @@ const fn metric(name: &'static str, shape: Shape, labels: &'static [&'static str
 /// All of them.
 pub const METRICS: &[Metric] = &[
     metric(CONNECTIONS, Shape::Gauge, &[], "Open connections of this node."),
-    metric(SUBSCRIPTIONS, Shape::Gauge, &[], "Subscriptions of those connections."),
+    metric(SUBSCRIPTIONS, Shape::Gauge, &["shard"], "Subscriptions of those connections."),
     metric(TOPICS, Shape::Gauge, &[], "Topics that at least one of them is subscribed to."),
     metric(ACCEPTED, Shape::Counter, &["transport"], "Connections accepted."),
     metric(CLOSED, Shape::Counter, &["code"], "Connections closed, by close code; 1006 where the peer just went."),
@@ -62,7 +62,7 @@ pub const METRICS: &[Metric] = &[
     metric(REFUSED, Shape::Counter, &["door", "reason"], "Requests, frames and entries refused, by error word."),
     metric(DELIVERED, Shape::Counter, &[], "Messages handed to connections."),
     metric(GAPS, Shape::Counter, &["why"], "Gaps told to subscribers, by cause."),
-    metric(OUTBOX_BYTES, Shape::Gauge, &[], "Bytes that wait in the outboxes of all connections."),
+    metric(OUTBOX_BYTES, Shape::Gauge, &["shard"], "Bytes that wait in the outboxes of connections."),
     metric(APPEND_SECONDS, Shape::Seconds, &[], "Time the store takes to append."),
     metric(READ_SECONDS, Shape::Seconds, &[], "Time the store takes to read a page."),
     metric(STORE_UP, Shape::Gauge, &["store"], "1 while the store works, else 0."),

@@ -313,8 +313,8 @@ async fn more_partitions_are_read_side_by_side() {
     until("a letter", || async { dispatcher.dead().count().await == Ok(1) }).await;
     let letter = letters(&dispatcher).await.into_values().next().unwrap();
     assert_eq!(letter.source, "fanfare:in:2");
-    assert_eq!(dispatcher.dead().as_ref().drop(&letter.id).await, Ok(true));
-    assert_eq!(dispatcher.dead().as_ref().drop(&letter.id).await, Ok(false));
+    assert_eq!(dispatcher.dead().discard(&letter.id).await, Ok(true));
+    assert_eq!(dispatcher.dead().discard(&letter.id).await, Ok(false));
 }
 
 #[tokio::test]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::IntoResponse;
-use fanfare::api::Failure;
 use fanfare::config::{Options, SETTINGS};
 use fanfare::domain::codec::Codec;
 use fanfare::domain::command::{Command, RequestId};
@@ -20,6 +19,7 @@ use fanfare::domain::position::{Epoch, Position};
 use fanfare::domain::replay::{Answer, Gap};
 use fanfare::domain::store::{GapCause, Missing};
 use fanfare::protocol;
+use fanfare::web::Failure;
 use serde_json::Value;
 
 const CAUSES: [GapCause; 7] = [

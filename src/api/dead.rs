@@ -7,10 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::error::Failure;
 use super::query::Query;
 use super::{ApiState, Segment};
 use crate::domain::dead::{DeadLetter, DeadLetters};
+use crate::web::Failure;
 
 const USUAL: u32 = 100;
 const MOST: u32 = 1_000;
@@ -40,7 +40,7 @@ pub async fn retry(State(state): State<ApiState>, Segment(id): Segment) -> Resul
 
 /// `DELETE /v1/ingest/dead/{id}`
 pub async fn drop(State(state): State<ApiState>, Segment(id): Segment) -> Result<Response, Failure> {
-    match DeadLetters::drop(kept(&state)?, &id).await? {
+    match DeadLetters::discard(kept(&state)?, &id).await? {
         true => Ok(Json(json!({ "dropped": id })).into_response()),
         false => Err(unknown(&id)),
     }

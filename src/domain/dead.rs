@@ -37,7 +37,7 @@ pub trait DeadLetters: Send + Sync + 'static {
     fn retry(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>>;
 
     /// Removes a letter for good. `false`: there is no such letter.
-    fn drop(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>>;
+    fn discard(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>>;
 }
 
 /// What a source needs that keeps no entries of its own, like the hub's Redis-protocol door: a place for what it could

@@ -105,7 +105,7 @@ impl DeadLetters for RedisDead {
         .boxed()
     }
 
-    fn drop(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>> {
+    fn discard(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>> {
         let Some(place) = self.place(id) else { return async { Ok(false) }.boxed() };
         let shared = self.shared.clone();
         async move {
