@@ -5,11 +5,12 @@ import { announce, byId, clock, make } from "./dom.js"
 const KEPT = 50
 const words = { connecting: "connecting", live: "live", away: "away", held: "away, staying", ended: "closed for good" }
 const rows = new Map() // topic → the row's cells
+let spoken = "connecting" // so that a hub that stays away is not told at every try
 
 export function openConnection(session) {
-  byId("cut").addEventListener("click", () => session.cut())
-  byId("back").addEventListener("click", () => session.connect())
-  byId("hold").addEventListener("click", () => session.hold())
+  for (const [id, act] of [["cut", () => session.cut()], ["back", () => session.connect()], ["hold", () => session.hold()]]) {
+    byId(id).addEventListener("click", () => byId(id).ariaDisabled !== "true" && act())
+  }
   session.listen((kind, detail) => on[kind]?.(session, detail))
   setInterval(() => session.state === "away" && showState(session), 200)
   showState(session)
@@ -22,7 +23,9 @@ const on = {
       happened("live", `live as ${session.hello.conn ?? "?"}`)
       showHello(session.hello)
     } else if (state !== "connecting") happened(state, why ? `away: ${why}` : words[state])
-    if (state !== "connecting") announce(`Connection ${words[state]}`)
+    if (state === "connecting" || state === spoken) return
+    spoken = state
+    announce(`Connection ${words[state]}`)
   },
   subscribed(session, topic) {
     for (const [name, { row }] of rows) if (!session.topics.has(name)) (row.remove(), rows.delete(name))
@@ -52,9 +55,10 @@ function showState(session) {
     byId(id).dataset.state = state
     byId(`${id}-text`).textContent = id === "pill" && state === "away" ? "away" : text
   }
-  byId("cut").disabled = state !== "live"
-  byId("back").disabled = state === "live" || state === "connecting"
-  byId("hold").disabled = state !== "away"
+  // Not `disabled`: the button that was just pressed would lose the focus.
+  byId("cut").ariaDisabled = String(state !== "live")
+  byId("back").ariaDisabled = String(state === "live" || state === "connecting")
+  byId("hold").ariaDisabled = String(state !== "away")
 }
 
 function showHello(hello) {
@@ -96,9 +100,16 @@ function count(missed) {
 }
 
 function happened(kind, text) {
-  const what = make("span", {}, text)
   const list = byId("happened")
-  list.prepend(make("li", { "data-kind": kind }, make("time", {}, clock(Date.now())), what))
+  const newest = list.firstChild
+  if (text && newest?.dataset.text === text) {
+    newest.dataset.times = Number(newest.dataset.times ?? 1) + 1
+    newest.firstChild.textContent = clock(Date.now())
+    newest.lastChild.textContent = `${text} (${newest.dataset.times} times)`
+    return newest.lastChild
+  }
+  const what = make("span", {}, text)
+  list.prepend(make("li", { "data-kind": kind, "data-text": text }, make("time", {}, clock(Date.now())), what))
   while (list.children.length > KEPT) list.lastChild.remove()
   return what
 }

@@ -11,15 +11,17 @@ export function make(tag, { class: name, ...attributes } = {}, ...children) {
   return element
 }
 
-/** A button that calls `act` and is off until the returned promise settles. */
+/** A button that calls `act` and is deaf until the returned promise settles. It is not disabled: that would lose the focus. */
 export function button(label, act, attributes = {}) {
   const element = make("button", { type: "button", ...attributes }, label)
+  let busy = false
   element.addEventListener("click", async () => {
-    element.disabled = true
+    if (busy) return
+    busy = true
     try {
       await act(element)
     } finally {
-      element.disabled = false
+      busy = false
     }
   })
   return element

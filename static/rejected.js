@@ -8,6 +8,7 @@ const SHOWN = 50
 const rows = new Map() // id → element
 let inView = false
 let reading = null
+let none = false // this hub takes nothing in that could be rejected
 
 export function openRejected(session, facts) {
   if (facts.redis) byId("dead-line").append(...line(deadLine(facts), { label: "rejected entry" }))
@@ -22,15 +23,22 @@ export function openRejected(session, facts) {
 }
 
 async function ask(path, options) {
-  const response = await fetch(path, options)
+  const response = await fetch(path, options).catch(() => {
+    throw new Error("The hub does not answer just now.")
+  })
   if (response.ok) return response.status === 204 ? null : response.json().catch(() => null)
   const problem = await response.json().catch(() => ({}))
-  throw new Error(problem.detail ?? problem.title ?? `the hub answered ${response.status}`)
+  const error = new Error(problem.detail ?? problem.title ?? `the hub answered ${response.status}`)
+  throw Object.assign(error, { status: response.status })
 }
 
-function refresh() {
+async function refresh() {
+  if (none) return
   reading ??= ask(`/v1/ingest/dead?limit=${SHOWN}`)
-    .then(show, error => (byId("dead-fault").textContent = error.message))
+    .then(show, error => {
+      none = error.status === 404
+      byId("dead-fault").textContent = error.message
+    })
     .finally(() => (reading = null))
   return reading
 }
@@ -38,7 +46,7 @@ function refresh() {
 function show({ items, total }) {
   byId("dead-fault").textContent = ""
   byId("dead-count").textContent = total > 0 ? String(total) : ""
-  byId("dead-empty").hidden = items.length > 0
+  byId("dead-rest").textContent = items.length === 0 ? "None now." : total > items.length ? `The oldest ${items.length} of ${total}.` : ""
   const ids = new Set(items.map(item => item.id))
   for (const [id, row] of rows) {
     if (ids.has(id)) continue
@@ -60,7 +68,7 @@ function letter(item) {
     fields.append(make("div", {}, make("dt", {}, name), make("dd", {}, typeof value === "string" ? value : JSON.stringify(value))))
   }
   const act = (label, done, path, method) =>
-    button(label, async () => {
+    button(label, async element => {
       try {
         await ask(`/v1/ingest/dead/${encodeURIComponent(item.id)}${path}`, { method })
         announce(done)
@@ -69,8 +77,9 @@ function letter(item) {
       }
       await reading
       await refresh()
+      if (!element.isConnected) (byId("dead").querySelector("button") ?? byId("rejected-title")).focus()
     }, { "aria-label": `${label} entry ${item.entry}` })
-  return make("li", {},
+  return make("li", { "data-id": item.id },
     make("p", { class: "dead-head" }, make("span", { class: "reason" }, item.reason), make("code", {}, `${item.source} ${item.entry}`), make("time", {}, clock(item.time))),
     make("p", { class: "dead-text" }, item.text),
     fields,

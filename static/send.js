@@ -16,10 +16,16 @@ export function openSend(session, facts) {
   tabs(byId("ways"))
   fillWays(facts)
   session.listen((kind, message) => kind === "message" && sound(message.topic === "hello"))
-  session.listen(kind => kind === "state" && (byId("stage").dataset.line = session.state))
+  session.listen(kind => kind === "state" && showLine(session.state))
   session.subscribe("hello", { message: appear })
   byId("send-here").addEventListener("click", () => sendHere(session))
   setInterval(() => unspoken && speak(), 3000)
+}
+
+function showLine(state) {
+  byId("stage").dataset.line = state
+  const words = { connecting: "calling the hub, for ", live: "listening on " }
+  byId("waiting-words").textContent = words[state] ?? "the line is down; later again on "
 }
 
 function fillWays(facts) {

@@ -13,7 +13,7 @@ export function openVitals(session, facts) {
   if (!facts.vitals) {
     byId("tiles").remove()
     byId("vitals-note").textContent =
-      "Shown by “fanfare demo”, which runs a small publisher for them. This hub was started with “fanfare serve”, so nobody publishes its vitals."
+      "“fanfare demo” publishes them, on Linux, with a small back end of its own. This hub runs without it, so nobody publishes its vitals."
     return
   }
   const charts = {
@@ -48,7 +48,7 @@ function requestDraw(charts) {
 function draw(charts) {
   const now = points.at(-1)
   const busy = now.cpu.reduce((sum, core) => sum + core, 0) / now.cpu.length
-  figure("cpu", Math.round(busy * 100), "%", `${now.cpu.length} cores${now.host ? ` · ${now.host}` : ""}`)
+  figure("cpu", Math.round(busy * 100), "%", about(now))
   charts.cpu.plot([p => p.cpu.reduce((sum, core) => sum + core, 0) / p.cpu.length], 1, "100 %")
   cores(now.cpu)
 
@@ -64,9 +64,16 @@ function draw(charts) {
   charts.network.plot([p => p.network.received, p => p.network.sent], top, rate(top).join(" "))
 
   const [one, five, fifteen] = now.load.map(n => n.toFixed(2))
-  figure("load", one, "", `${five} · ${fifteen} over 5, 15 min${now.uptime ? ` · up ${span(now.uptime * 1000)}` : ""}`)
+  figure("load", one, "", `${five} · ${fifteen} over 5, 15 min`)
   const most = Math.max(now.cpu.length, Math.ceil(Math.max(...points.map(p => p.load[0]))))
   charts.load.plot([p => p.load[0]], most, `${most}`)
+}
+
+function about({ cpu, host, uptime }) {
+  const words = [`${cpu.length} ${cpu.length === 1 ? "core" : "cores"}`]
+  if (host) words.push(host)
+  if (uptime) words.push(`up ${span(uptime * 1000)}`)
+  return words.join(" · ")
 }
 
 function figure(name, value, unit, sub) {

@@ -34,13 +34,17 @@ async fn appends_against_bare_xadd() {
     for round in 0..8 {
         let own = [0, 3].contains(&(round % 4));
         redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut server.connection()).unwrap();
-        let rate = if own { appends(&store, &topics).await } else { xadds(&bare).await };
+        let before = server_cpu(&server);
+        let (rate, count) = if own { appends(&store, &topics).await } else { xadds(&bare).await };
+        // Unlike the rate, this does not depend on what else the machine does.
+        let cpu = (server_cpu(&server) - before) * 1e6 / count as f64;
         if own {
-            stored.push(rate)
+            stored.push(rate);
         } else {
-            added.push(rate)
+            added.push(rate);
         }
-        println!("{} {rate:.0}/s, {}", if own { "append" } else { "xadd  " }, server_time(&server, own));
+        let what = if own { "append" } else { "xadd  " };
+        println!("{what} {rate:.0}/s, server {cpu:.1} us CPU each; {}", server_time(&server, own));
     }
     let mean = |rates: &[f64]| rates.iter().sum::<f64>() / rates.len() as f64;
     println!(
@@ -51,7 +55,7 @@ async fn appends_against_bare_xadd() {
     );
 }
 
-async fn appends(store: &impl Store, topics: &[Topic]) -> f64 {
+async fn appends(store: &impl Store, topics: &[Topic]) -> (f64, usize) {
     let body = Body::from_canonical(Bytes::from(vec![b'x'; BODY]));
     let mut n = 0;
     let mut batch = || {
@@ -75,11 +79,11 @@ async fn appends(store: &impl Store, topics: &[Topic]) -> f64 {
         flights.push(store.append(batch()));
     }
     let rate = done as f64 / begun.elapsed().as_secs_f64();
-    flights.collect::<Vec<_>>().await;
-    rate
+    let rest: usize = flights.map(|outcomes| outcomes.len()).collect::<Vec<_>>().await.iter().sum();
+    (rate, done + rest)
 }
 
-async fn xadds(bare: &redis::aio::MultiplexedConnection) -> f64 {
+async fn xadds(bare: &redis::aio::MultiplexedConnection) -> (f64, usize) {
     let body = vec![b'x'; BODY];
     let mut n = 0;
     let mut send = || {
@@ -99,8 +103,15 @@ async fn xadds(bare: &redis::aio::MultiplexedConnection) -> f64 {
         flights.push(send());
     }
     let rate = done as f64 / begun.elapsed().as_secs_f64();
-    flights.collect::<Vec<_>>().await;
-    rate
+    let rest: usize = flights.collect::<Vec<_>>().await.iter().sum();
+    (rate, done + rest)
+}
+
+/// Seconds of processor time that the server has used.
+fn server_cpu(server: &RedisServer) -> f64 {
+    let info: String = redis::cmd("INFO").arg("cpu").query(&mut server.connection()).unwrap();
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.parse::<f64>().ok()).unwrap();
+    field("used_cpu_user:") + field("used_cpu_sys:")
 }
 
 /// Microseconds that the server itself spent on each call.

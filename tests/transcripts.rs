@@ -2,6 +2,7 @@
 //!
 //! `>` is sent, `<` must be heard, in this order; `A`, `B` … before them name further connections, `connect ?sub=x`
 //! opens one, `publish news {"hi":1}` publishes by HTTP, `close 4501 bad-frame` must be heard as a close. What differs
+//! `<~` lines that follow one another may be heard in any order: an answer and a message have none. What differs
 //! from run to run is written `e1`, `e2` … for epochs in the order of their appearance, `T` for times.
 
 #[path = "support/hub.rs"]
@@ -30,9 +31,11 @@ async fn every_transcript_is_heard_word_for_word() {
 
 async fn play(file: &PathBuf) {
     let text = std::fs::read_to_string(file).unwrap();
-    let flags: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("# flags ")).flat_map(str::split_whitespace).collect();
+    let flags: Vec<&str> =
+        text.lines().filter_map(|l| l.strip_prefix("# flags ")).flat_map(str::split_whitespace).collect();
     let server = hub::start(&flags).await;
     let mut player = Player::default();
+    let mut any_order: Vec<String> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let place = format!("{}:{}", file.display(), number + 1);
         let line = line.trim();
@@ -58,12 +61,21 @@ async fn play(file: &PathBuf) {
         let client = player.clients.get_mut(name).unwrap_or_else(|| panic!("{place}: {name} is not connected"));
         if let Some(frame) = lengthened.strip_prefix("> ") {
             client.say(frame).await;
+        } else if let Some(expected) = what.strip_prefix("<~ ") {
+            any_order.push(expected.to_owned());
+            if text.lines().nth(number + 1).is_some_and(|next| next.trim().starts_with("<~ ")) {
+                continue;
+            }
+            let mut heard = Vec::new();
+            for _ in 0..any_order.len() {
+                heard.push(player.hear(name).await);
+            }
+            heard.sort();
+            any_order.sort();
+            assert_eq!(heard, any_order, "{place}");
+            any_order.clear();
         } else if let Some(expected) = what.strip_prefix("< ") {
-            let heard = match client.hear().await {
-                Heard::Text(text) => player.shorten(&text),
-                other => format!("{other:?}"),
-            };
-            assert_eq!(heard, expected, "{place}");
+            assert_eq!(player.hear(name).await, expected, "{place}");
         } else if let Some(expected) = what.strip_prefix("close ") {
             let heard = match client.hear().await {
                 Heard::Closed(code, reason) => format!("{code} {reason}"),
@@ -74,10 +86,19 @@ async fn play(file: &PathBuf) {
             panic!("{place}: cannot read {line:?}");
         }
     }
+    // Open sockets would be given the time of a closing handshake.
+    drop(player);
     server.stop().await;
 }
 
 impl Player {
+    async fn hear(&mut self, name: &str) -> String {
+        match self.clients.get_mut(name).expect("it is connected").hear().await {
+            Heard::Text(text) => self.shorten(&text),
+            other => format!("{other:?}"),
+        }
+    }
+
     /// What was heard, with the names of the transcript.
     fn shorten(&mut self, frame: &str) -> String {
         let mut out = String::new();
@@ -86,7 +107,9 @@ impl Player {
                 out.push('"');
             }
             match part.split_once('.') {
-                Some((epoch, offset)) if is_epoch(epoch) && offset.bytes().all(|b| b.is_ascii_digit()) && i % 2 == 1 => {
+                Some((epoch, offset))
+                    if is_epoch(epoch) && offset.bytes().all(|b| b.is_ascii_digit()) && i % 2 == 1 =>
+                {
                     let number = self.epochs.iter().position(|e| e == epoch).unwrap_or_else(|| {
                         self.epochs.push(epoch.to_owned());
                         self.epochs.len() - 1
@@ -95,6 +118,9 @@ impl Player {
                 }
                 _ => out.push_str(part),
             }
+        }
+        for (i, epoch) in self.epochs.iter().enumerate() {
+            out = out.replace(&format!("{epoch}."), &format!("e{}.", i + 1));
         }
         let mut rest = out.as_str();
         let mut timeless = String::new();
@@ -108,9 +134,10 @@ impl Player {
 
     /// What is sent, with the epochs of this run.
     fn lengthen(&self, frame: &str) -> String {
-        self.epochs.iter().enumerate().fold(frame.to_owned(), |frame, (i, epoch)| {
-            frame.replace(&format!("e{}.", i + 1), &format!("{epoch}."))
-        })
+        self.epochs
+            .iter()
+            .enumerate()
+            .fold(frame.to_owned(), |frame, (i, epoch)| frame.replace(&format!("e{}.", i + 1), &format!("{epoch}.")))
     }
 }
 

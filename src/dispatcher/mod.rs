@@ -124,6 +124,9 @@ pub enum SourceError {
     /// Answers, but not as it should: somebody must look.
     #[error("{0}")]
     Broken(String),
+    /// Has no room for what this would add.
+    #[error("the ingest Redis is full (maxmemory)")]
+    Full,
     /// Another node works on this partition.
     #[error("another node works on this partition")]
     Lost,
@@ -143,19 +146,38 @@ pub struct SourceStatus {
 
 /// The status of one source, written by the source and the bridge, read by whoever asks.
 #[derive(Debug, Default)]
-pub(crate) struct Board(Mutex<SourceStatus>);
+pub(crate) struct Board(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    status: SourceStatus,
+    /// Why the lease cannot be asked for; told when there is no other trouble.
+    no_lease: Option<String>,
+}
 
 impl Board {
     fn new(name: &str) -> Arc<Board> {
-        Arc::new(Board(Mutex::new(SourceStatus { name: name.to_owned(), ..SourceStatus::default() })))
+        let status = SourceStatus { name: name.to_owned(), ..SourceStatus::default() };
+        Arc::new(Board(Mutex::new(Known { status, no_lease: None })))
     }
 
     fn read(&self) -> SourceStatus {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = known.status.clone();
+        status.trouble = status.trouble.or_else(|| known.no_lease.clone());
+        status
     }
 
     fn write(&self, change: impl FnOnce(&mut SourceStatus)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).status);
+    }
+
+    /// `true` if that is news.
+    fn no_lease(&self, why: Option<String>) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = known.no_lease.is_some() != why.is_some();
+        known.no_lease = why;
+        is_news
     }
 
     fn lag(&self, entries: u64, oldest: Duration) {

@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Board, SourceError};
 
+/// How often a loop that waits for the lease shows that it is alive.
+const WAITING_TURN: Duration = Duration::from_secs(1);
+
 /// How long a lease lasts, and how often it is renewed.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -62,10 +65,8 @@ impl Lease {
     pub async fn held(&mut self) {
         self.beat();
         while !self.is_held() {
-            if self.until.changed().await.is_err() {
-                // The keeper ended; whoever waits here is about to be stopped.
-                std::future::pending::<()>().await;
-            }
+            // Waiting is turning too.
+            let _ = tokio::time::timeout(WAITING_TURN, self.until.changed()).await;
             self.beat();
         }
     }
@@ -98,14 +99,22 @@ async fn keep(
 ) {
     loop {
         let asked = Instant::now();
-        let turns = asked.duration_since(*beats.borrow()) < terms.patience || until.borrow().is_none();
+        let turns = asked.duration_since(*beats.borrow()) < terms.patience;
         let wait = if !turns {
-            tracing::error!("the dispatcher has not turned for {:?}; its lease is left to others", terms.patience);
-            until.send_replace(None);
+            if until.send_replace(None).is_some() {
+                tracing::error!("the dispatcher has not turned for {:?}; its lease is left to others", terms.patience);
+            }
             board.owner(false);
             terms.renewal
         } else {
-            match register.claim(terms.lease).await {
+            let claimed = register.claim(terms.lease).await;
+            if board.no_lease(claimed.as_ref().err().map(ToString::to_string)) {
+                match &claimed {
+                    Err(error) => tracing::warn!(source = board.read().name, %error, "the queue is away"),
+                    Ok(_) => tracing::info!(source = board.read().name, "the queue is there again"),
+                }
+            }
+            match claimed {
                 Ok(Ok(())) => {
                     if until.send_replace(Some(asked + terms.lease)).is_none() {
                         tracing::info!(source = board.read().name, "this node works on the partition");
@@ -121,7 +130,7 @@ async fn keep(
                     // It is tried again as soon as it may be free, and often enough to see a polite release.
                     (rest + Duration::from_millis(5)).min(terms.renewal / 3)
                 }
-                // Ours until its time is over. Whether the server is there is told by those who read from it.
+                // Ours until its time is over.
                 Err(_) => (terms.renewal / 5).max(Duration::from_millis(50)),
             }
         };

@@ -14,6 +14,9 @@ use crate::domain::limits::Limits;
 use crate::domain::message::{Body, Durability, Publication};
 use crate::domain::name::Topic;
 
+/// Fields that are named when they are not understood.
+const MOST_NAMED: usize = 8;
+
 /// A document, read whole: where it goes, what is published, and the fields that were not understood.
 #[derive(Debug)]
 pub struct Document {
@@ -100,7 +103,9 @@ pub fn fields<'a>(list: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, limits: 
                 continue;
             }
             _ => {
-                ignored.push(shown.chars().take(40).collect());
+                if ignored.len() < MOST_NAMED {
+                    ignored.push(shown.chars().take(40).collect());
+                }
                 continue;
             }
         };
@@ -387,6 +392,14 @@ mod tests {
         assert_eq!(problem.reason, Reason::BadJson, "one value, not members of the frame");
         let problem = entry(&[("channel", "a"), ("data", "1")]).unwrap_err();
         assert!(problem.text.contains("channel"), "{problem}");
+        let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
+        for (data, shows) in
+            [(r#"1,"from":"eve""#, "byte 1"), (r#"{}}"#, "byte 2"), ("1 2", "byte 2"), (&deep, "deeper")]
+        {
+            let problem = entry(&[("topic", "a"), ("data", data)]).expect_err(data);
+            assert_eq!(problem.reason, Reason::BadJson, "{data}");
+            assert!(problem.text.contains(shows), "{problem}");
+        }
         let problem = fields([(&b"topic"[..], &b"a"[..]), (b"data", b"\xff")], &Limits::default()).unwrap_err();
         assert!(problem.text.contains("b64"), "{problem}");
     }

@@ -58,7 +58,7 @@ export async function publish(hub, documents) {
     body: JSON.stringify(documents),
   })
   const answer = await response.json()
-  if (!response.ok) throw new Error(`${response.status} ${JSON.stringify(answer)}`)
+  if (!response.ok || answer.failed) throw new Error(`${response.status} ${JSON.stringify(answer)}`)
   return answer
 }
 

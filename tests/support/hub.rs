@@ -1,4 +1,5 @@
 //! A whole hub in this process, on free ports of the loopback, and plain clients to it.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,7 +21,8 @@ pub async fn start(flags: &[&str]) -> Server {
     let mut line = vec!["fanfare", "--insecure", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"];
     line.push("--redis-listen=127.0.0.1:0");
     line.extend(flags);
-    let matches = clap::Command::new("fanfare").args(config::arguments()).args_override_self(true).get_matches_from(line);
+    let matches =
+        clap::Command::new("fanfare").args(config::arguments()).args_override_self(true).get_matches_from(line);
     let config = config::load(Mode::Serve, &matches, [], Path::new("/nonexistent")).expect("good flags");
     Server::start(&config, Mode::Serve).await.expect("it starts")
 }
@@ -43,7 +45,11 @@ impl Client {
         Client::connect_with(http, query, &[]).await.expect("a handshake")
     }
 
-    pub async fn connect_with(http: SocketAddr, query: &str, headers: &[(&'static str, &str)]) -> Result<Client, Error> {
+    pub async fn connect_with(
+        http: SocketAddr,
+        query: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Client, Error> {
         let mut request = format!("ws://{http}/ws{query}").into_client_request()?;
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().expect("a header"));

@@ -5,7 +5,6 @@ use bytes::Bytes;
 
 use super::answers;
 use super::resp::Reply;
-use crate::dispatcher::Content;
 
 /// The keys that publishers write to here.
 #[derive(Debug, Clone)]
@@ -125,7 +124,6 @@ pub(super) fn read(name: &'static str, mut args: Vec<Bytes>, names: &Names) -> M
 
 /// `XADD key [NOMKSTREAM] [MAXLEN|MINID [=|~] threshold [LIMIT count]] *|id field value [field value ...]`
 fn add(args: Vec<Bytes>, names: &Names) -> Result<Fields, Reply> {
-    let syntax = || Reply::error("ERR syntax error");
     let mut at = 2;
     let (mut trimming, mut roughly, mut limited) = (false, false, false);
     loop {
@@ -181,7 +179,7 @@ fn add(args: Vec<Bytes>, names: &Names) -> Result<Fields, Reply> {
     if id.as_ref() != b"*" && !is_id(std::str::from_utf8(id).unwrap_or_default()) {
         return Err(bad_id());
     }
-    if fields.len() < 2 || fields.len() % 2 != 0 {
+    if fields.len() < 2 || !fields.len().is_multiple_of(2) {
         return Err(wrong_number("xadd"));
     }
     if id.as_ref() != b"*" {
@@ -193,9 +191,6 @@ fn add(args: Vec<Bytes>, names: &Names) -> Result<Fields, Reply> {
     }
     if args[1] != names.stream {
         return Err(other_key(&args[1], &names.stream, "--ingest-stream", "XADD"));
-    }
-    if args.is_empty() {
-        return Err(syntax());
     }
     Ok(fields.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())
 }
@@ -272,10 +267,4 @@ fn unknown(args: &[Bytes]) -> Reply {
     }
     let name: String = String::from_utf8_lossy(&args[0]).chars().take(128).collect();
     Reply::Error(format!("ERR unknown command '{name}', with args beginning with: {shown}"))
-}
-
-impl From<Fields> for Content {
-    fn from(fields: Fields) -> Content {
-        Content::Fields(fields)
-    }
 }

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::Options;
 use super::commands::Names;
 use super::queue::Intake;
-use super::resp::{Bad, Read, Reader, Reply};
+use super::resp::{Bad, Read, Reader, Reply, Version};
 use super::session::{Session, Slot};
 use crate::dispatcher::notice::Throttle;
 use crate::dispatcher::{Content, metric, write_id};
@@ -23,6 +24,9 @@ use crate::domain::error::Reason;
 
 /// Bytes that are asked for in one read.
 const READ: usize = 16 * 1024;
+
+/// How long a connection that was closed by us is read to its end.
+const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(super) struct Door {
@@ -111,6 +115,10 @@ impl Door {
         };
         metrics::counter!(metric::DOOR_CLOSED, "why" => why).increment(1);
         let _ = stream.shutdown().await;
+        // With bytes unread the socket would be reset, and replies on their way with it.
+        let mut rest = [0; 4096];
+        let drained = async { while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
+        let _ = timeout(LINGER, drained).await;
     }
 }
 
@@ -150,11 +158,11 @@ impl Connection {
             };
             tokio::select! {
                 biased;
+                () = self.door.stop.cancelled() => return Err(End::Stopping),
                 read = read => match read? {
                     Ok(0) | Err(_) => return Err(End::Closed),
                     Ok(_) => {}
                 },
-                () = self.door.stop.cancelled() => return Err(End::Stopping),
             }
         }
     }
@@ -191,7 +199,8 @@ impl Connection {
                 Slot::Reply(_) | Slot::Quit => {}
             }
             let alone = matches!(slot, Slot::StreamLength | Slot::ListLength | Slot::Exec(_));
-            slots.push(slot);
+            // HELLO is answered in the version that it asks for, what came before it in the one before.
+            slots.push((slot, self.session.version));
             let full = adding >= self.door.options.pipeline
                 || slots.len() >= self.door.options.pipeline
                 || bytes >= self.door.options.pipeline_bytes;
@@ -206,22 +215,20 @@ impl Connection {
     }
 
     /// Adds what is to be added, all at once, and writes all replies.
-    async fn flush(&mut self, slots: &mut Vec<Slot>) -> Result<(), End> {
+    async fn flush(&mut self, slots: &mut Vec<(Slot, Version)>) -> Result<(), End> {
         if slots.is_empty() {
             return Ok(());
         }
         let mut slots = std::mem::take(slots);
         let before = self.door.intake.kept();
         let mut contents = Vec::new();
-        gather(&mut slots, &mut contents);
+        slots.iter_mut().for_each(|(slot, _)| gather(slot, &mut contents));
         let answers = if contents.is_empty() { Vec::new() } else { self.door.intake.add(contents).await };
         let mut answers = answers.into_iter();
         let mut seen = Seen { stream: before, list: 0 };
-        for slot in slots {
+        for (slot, version) in slots {
             seen.list = 0;
-            let reply = reply_to(slot, &mut answers, &mut seen);
-            // A client is told in the version it speaks when it reads this: HELLO has changed that already.
-            reply.write(self.session.version, &mut self.out);
+            reply_to(slot, &mut answers, &mut seen).write(version, &mut self.out);
         }
         let written = timeout(self.door.options.write, self.stream.write_all(&self.out)).await;
         self.out.clear();
@@ -240,14 +247,12 @@ struct Seen {
 }
 
 /// Takes out what is to be added, in order.
-fn gather(slots: &mut [Slot], contents: &mut Vec<Content>) {
-    for slot in slots {
-        match slot {
-            Slot::Add(fields) => contents.push(Content::Fields(std::mem::take(fields))),
-            Slot::Push(elements) => contents.extend(elements.iter().cloned().map(Content::Document)),
-            Slot::Exec(slots) => gather(slots, contents),
-            _ => {}
-        }
+fn gather(slot: &mut Slot, contents: &mut Vec<Content>) {
+    match slot {
+        Slot::Add(fields) => contents.push(Content::Fields(std::mem::take(fields))),
+        Slot::Push(elements) => contents.extend(elements.iter().cloned().map(Content::Document)),
+        Slot::Exec(slots) => slots.iter_mut().for_each(|slot| gather(slot, contents)),
+        Slot::Reply(_) | Slot::StreamLength | Slot::ListLength | Slot::Quit => {}
     }
 }
 

@@ -173,7 +173,7 @@ impl Reader {
             return Ok(None);
         };
         let digits = rest[..end].strip_suffix(b"\r").and_then(|line| std::str::from_utf8(line).ok());
-        let plain = |text: &&str| !text.starts_with('+') && !(text.len() > 1 && text.starts_with('0'));
+        let plain = |text: &&str| !(text.starts_with('+') || text.len() > 1 && text.starts_with('0'));
         let number = digits.filter(plain).and_then(|text| text.parse::<i64>().ok());
         let number = number.filter(|n| *n <= 1024 * 1024 || what == "bulk");
         let number = number.ok_or_else(|| Bad::Protocol(format!("invalid {what} length")))?;

@@ -52,7 +52,8 @@ pub struct DeadTable<'c> {
     capacity: usize,
     count: usize,
     bytes: u64,
-    /// Counts retries, for those who wait for one.
+    /// The number of the newest retry. It never goes back while streams are open, though letters are settled.
+    last_retry: u64,
     retries: watch::Sender<u64>,
 }
 
@@ -61,7 +62,9 @@ const SIZE: &str = "LENGTH(fields) + LENGTH(CAST(text AS BLOB))";
 
 impl<'c> DeadTable<'c> {
     pub fn open(connection: &'c Connection, capacity: usize, retries: watch::Sender<u64>) -> Result<DeadTable<'c>> {
-        let mut table = DeadTable { connection, capacity: capacity.max(1), count: 0, bytes: 0, retries };
+        let sql = "SELECT COALESCE(MAX(retried), 0) FROM dead";
+        let last_retry = connection.query_row(sql, [], |row| unsigned(row, 0))?;
+        let mut table = DeadTable { connection, capacity: capacity.max(1), count: 0, bytes: 0, last_retry, retries };
         table.measure()?;
         Ok(table)
     }
@@ -89,12 +92,13 @@ impl<'c> DeadTable<'c> {
         self.connection.query_row("SELECT COUNT(*) FROM dead WHERE retried IS NULL", [], |row| unsigned(row, 0))
     }
 
-    fn retry(&self, letter: u64) -> Result<bool> {
-        let sql = "UPDATE dead SET retried = 1 + (SELECT COALESCE(MAX(retried), 0) FROM dead)
-                   WHERE id = ?1 AND retried IS NULL";
-        let is_there = self.connection.execute(sql, [int(letter)])? == 1;
+    fn retry(&mut self, letter: u64) -> Result<bool> {
+        let sql = "UPDATE dead SET retried = ?2 WHERE id = ?1 AND retried IS NULL";
+        let number = self.last_retry + 1;
+        let is_there = self.connection.execute(sql, [int(letter), int(number)])? == 1;
         if is_there {
-            self.retries.send_modify(|count| *count += 1);
+            self.last_retry = number;
+            self.retries.send_replace(number);
         }
         Ok(is_there)
     }

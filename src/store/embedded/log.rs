@@ -200,7 +200,7 @@ impl Log<'_> {
         self.tables.insert_message(&MessageRow { seq, topic: id, offset, time: now, expires, body })?;
         self.next_seq += 1;
         record.push(Entry { seq, bytes: body.len() as u32, time: now, expires });
-        record.touched = now;
+        record.touched = record.touched.max(now);
         self.bytes += body.len() as u64 + MESSAGE_OVERHEAD;
         if expires != 0 {
             self.expiring.insert((expires, id, offset));

@@ -13,6 +13,8 @@ mod rebuild;
 mod record;
 mod sweep;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::sync::Arc;

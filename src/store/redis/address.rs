@@ -54,12 +54,17 @@ impl Address {
         self.info.addr().to_string()
     }
 
+    pub fn database(&self) -> i64 {
+        self.info.redis_settings().db()
+    }
+
     /// Connects and logs in, all within `patience`. Commands on it fail after `response`.
     pub async fn connect<F>(&self, used: Use<F>, patience: Duration, response: Duration) -> Result<Link, String>
     where
         F: Fn(PushInfo) -> Result<(), ()> + Send + Sync + 'static,
     {
-        let mut settings = self.info.redis_settings().clone();
+        // Answers to commands are read in the older form; only the newer one has pushes.
+        let mut settings = self.info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         let mut config = AsyncConnectionConfig::new().set_response_timeout(Some(response));
         if let Use::Pushes(push) = used {
             settings = settings.set_protocol(ProtocolVersion::RESP3);

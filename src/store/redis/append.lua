@@ -1,14 +1,16 @@
 -- Appends messages to topics, feeds them, and answers what became of each. Goes after common.lua.
 --
 -- KEYS: for each group its `wild` key; then for each of its topics log, meta, and the idempotency keys of its items.
--- ARGV[6]: the number of groups. For each group: the beginning of its keys, the number of its topics. For each topic:
+-- ARGV[6]: the word for the feed in the names of channels; the number of groups. For each group: the beginning of its keys, the number of its topics. For each topic:
 -- name, a fresh epoch, number of items, of ARGV and of idempotency keys that follow. For each item: flags, body, then
 -- by flag 1: time to live; 2: (an idempotency key in KEYS); 4: source, its life, entry id with digits filled up.
 -- Answer: the time; then for each topic its epoch, and for each item the offset, or a text: `R<at>` repeated,
 -- `C<at>` conflict, `S` skipped, `E<text>` failed. One that failed was not stored, and the others were.
 
 local FEED = 1 -- the form of what is published, see feed.rs
-local out = { whole(now) }
+local feed = ARGV[6]
+local now_text = whole(now)
+local out = { now_text }
 
 local function text_of(err)
   if type(err) == 'table' then err = err.err end
@@ -18,8 +20,9 @@ end
 local function append_topic(base, wild, name, fresh, items, a, k, key)
   local t = open_topic(KEYS[k], KEYS[k + 1], fresh)
   local epoch = string.match(t.lives, '([^,:]+):%d+$')
-  local channel, marks = base .. 'feed:' .. name, {}
-  local was_empty = t.len == 0
+  local channel, marks = base .. feed .. ':' .. name, {}
+  local was_empty, old, due = t.len == 0, t.old, t.due
+  local before, between = FEED .. ' ' .. epoch .. ' ', ' ' .. now_text .. ' '
   out[#out + 1] = epoch
   for _ = 1, items do
     local flags, body, ttl, idem, source, mark = tonumber(ARGV[a]), ARGV[a + 1], nil, nil, nil, nil
@@ -47,20 +50,21 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
     end
     if not answer then
       local offset = whole(t.off + 1)
-      local added
+      local added, expires
       if ttl then
-        added = redis.pcall('XADD', t.log, offset .. '-0', 't', whole(now), 'b', body, 'x', whole(now + ttl))
+        expires = whole(now + ttl)
+        added = redis.pcall('XADD', t.log, offset .. '-0', 't', now_text, 'b', body, 'x', expires)
       else
-        added = redis.pcall('XADD', t.log, offset .. '-0', 't', whole(now), 'b', body)
+        added = redis.pcall('XADD', t.log, offset .. '-0', 't', now_text, 'b', body)
       end
       if type(added) == 'table' and added.err then
         answer = text_of(added)
       else
         t.off, t.len, t.bytes, answer = t.off + 1, t.len + 1, t.bytes + #body, t.off + 1
         if idem then redis.pcall('SET', idem, digest .. ' ' .. epoch .. '.' .. offset, 'PX', window) end
-        local message = table.concat({ FEED, epoch, offset, whole(now), ttl and whole(now + ttl) or 0, name, body }, ' ')
+        local message = before .. offset .. between .. (expires or '0') .. ' ' .. name .. ' ' .. body
         redis.pcall('PUBLISH', channel, message)
-        if wild then redis.pcall('PUBLISH', base .. 'wild-feed', message) end
+        if wild then redis.pcall('PUBLISH', base .. 'wild-' .. feed, message) end
       end
     end
     if source and type(answer) == 'number' or source and string.sub(answer, 1, 1) == 'R' then marks[source] = mark end
@@ -69,15 +73,20 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
   if was_empty then t.old, t.due = now, 0 end
   pcall(trim, t) -- foreign entries in the log must not stop the record from being written
   keep_alive(t)
-  local record = { t.meta, 'off', whole(t.off), 'bytes', whole(t.bytes), 'old', whole(t.old), 'due', whole(t.due) }
-  for source, mark in pairs(marks) do
-    record[#record + 1], record[#record + 2] = source, mark
+  -- Numbers are written as they are read: Redis takes up to 17 digits of them.
+  if next(marks) or t.old ~= old or t.due ~= due then
+    local record = { t.meta, 'off', t.off, 'bytes', t.bytes, 'old', t.old, 'due', t.due }
+    for source, mark in pairs(marks) do
+      record[#record + 1], record[#record + 2] = source, mark
+    end
+    redis.call('HSET', unpack(record))
+  else
+    redis.call('HSET', t.meta, 'off', t.off, 'bytes', t.bytes)
   end
-  redis.call('HSET', unpack(record))
 end
 
-local a, k = 7, 1
-for _ = 1, tonumber(ARGV[6]) do
+local a, k = 8, 1
+for _ = 1, tonumber(ARGV[7]) do
   local base, topics = ARGV[a], tonumber(ARGV[a + 1])
   local wild = redis.call('EXISTS', KEYS[k]) == 1
   a, k = a + 2, k + 1

@@ -69,8 +69,8 @@ end
 local function keep_alive(t)
   if now < t.due then return false end
   local spare = math.floor(keep_age / 8) + 1000
-  redis.call('PEXPIRE', t.log, whole(keep_age + spare))
-  redis.call('PEXPIRE', t.meta, whole(keep_age + spare + record_age))
+  redis.call('PEXPIRE', t.log, keep_age + spare)
+  redis.call('PEXPIRE', t.meta, keep_age + spare + record_age)
   t.due = now + math.floor(keep_age / 8)
   return true
 end

@@ -39,7 +39,10 @@ impl Facts {
     pub fn read(answer: &Value) -> Result<Facts, String> {
         let info = match answer {
             Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            Value::ServerError(error) => return Err(format!("INFO is refused: {error}")),
+            Value::ServerError(error) if error.code() == "NOAUTH" => {
+                return Err("it wants a password; write redis://[user]:PASSWORD@host".into());
+            }
+            Value::ServerError(error) => return Err(format!("it refuses INFO: {error}")),
             _ => return Err("INFO is not answered".into()),
         };
         let lines: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim().split_once(':')).collect();

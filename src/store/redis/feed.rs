@@ -6,6 +6,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -16,8 +17,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::address::{Link, Use};
 use super::greeting::Host;
+use super::keys::{self, Keys};
 use super::queue::State;
-use super::scripts::{Dice, text_of};
+use super::scripts::{Dice, millis, text_of};
 use super::watched::Watched;
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
@@ -25,6 +27,8 @@ use crate::domain::store::{FeedEvent, Watch};
 
 /// Topics in one SUBSCRIBE.
 const PORTION: usize = 500;
+/// How often the record of a watched topic is renewed within the time that it is kept.
+const RENEWALS: u32 = 4;
 /// What append.lua begins a message with.
 const FORM: &str = "1";
 
@@ -135,6 +139,8 @@ impl Followed {
 async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, mut wanted: usize) -> Followed {
     let mut ping = interval(host.options.ping);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut keep = interval((host.options.retention.record / RENEWALS).max(Duration::from_millis(100)));
+    keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut whole = false;
     let ended = |whole: bool, why: String| if whole { Followed::Restored(why) } else { Followed::Failed(why) };
     loop {
@@ -165,6 +171,11 @@ async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, 
         tokio::select! {
             _ = watched.changed.notified() => {}
             _ = &mut link.driver => return ended(whole, "the connection was closed".into()),
+            _ = keep.tick() => {
+                if let Err(error) = keep_records(watched, host, link).await {
+                    return ended(whole, error.to_string());
+                }
+            }
             _ = ping.tick() => {
                 if let Err(error) = redis::cmd("PING").exec_async(&mut link.connection).await {
                     return ended(whole, error.to_string());
@@ -174,16 +185,33 @@ async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, 
     }
 }
 
+/// Puts the end of the records of watched topics off, so that a quiet topic that somebody listens to stays the same one.
+async fn keep_records(watched: &Watched, host: &Host, link: &mut Link) -> redis::RedisResult<()> {
+    let time = millis(host.options.retention.age.saturating_add(host.options.retention.record));
+    for topics in watched.wanted().chunks(PORTION) {
+        let mut pipeline = redis::pipe();
+        for topic in topics {
+            let meta = keys::meta(&host.names.base(host.names.group_of(topic)), topic);
+            pipeline.cmd("PEXPIRE").arg(meta).arg(&time).arg("GT");
+        }
+        // A refusal (while it loads, or as a replica) harms nothing: it is tried again.
+        pipeline.ignore_errors();
+        let _: Vec<redis::RedisResult<Value>> = pipeline.query_async(&mut link.connection).await?;
+    }
+    Ok(())
+}
+
 /// Runs on the connection's own task: it must not wait.
 fn on_push(watched: &Watched, connection: u64, info: PushInfo) {
     match (info.kind, <[Value; 2]>::try_from(info.data)) {
         (PushKind::Message, Ok([_, Value::BulkString(payload)])) => {
+            let payload = Bytes::from(payload);
             if let Some((at, time, name, body)) = decode(&payload) {
-                watched.message(connection, name, at, time, Bytes::from(payload.clone()).slice(body..));
+                watched.message(connection, name, at, time, payload.slice(body..));
             }
         }
         (PushKind::Subscribe, Ok([channel, _])) => {
-            if let Some((_, name)) = text_of(&channel).and_then(|channel| channel.split_once("}:feed:")) {
+            if let Some(name) = text_of(&channel).and_then(Keys::topic_of) {
                 watched.confirm(connection, name);
             }
         }

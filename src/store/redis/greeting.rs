@@ -26,7 +26,7 @@ pub(super) struct Host {
 pub(super) struct Greeting {
     pub facts: Facts,
     /// Our number there.
-    client: String,
+    pub client: String,
 }
 
 impl Host {
@@ -42,10 +42,10 @@ impl Host {
     }
 
     async fn introduce(&self, link: &mut Link, last: Option<&Greeting>) -> Result<Greeting, OpenError> {
-        let mut facts = Facts::read(&say(link, facts::ask()).await?).map_err(OpenError::Unfit)?;
+        let mut facts = Facts::read(&say(link, facts::ask()).await?).map_err(|text| self.unfit(text))?;
         facts.update(&say(link, facts::ask_settings()).await?);
         if let Some(objection) = facts.objection() {
-            return Err(OpenError::Unfit(objection));
+            return Err(self.unfit(objection));
         }
         // What the last connection left in the server's buffers must not be carried out after what we send now. (Numbers
         // of clients mean something only within one start of the server.)
@@ -56,10 +56,10 @@ impl Host {
         }
         self.agree_on_groups(link).await?;
         let mut whisper = redis::cmd("PUBLISH");
-        whisper.arg(format!("{}wild-feed", self.names.base(0))).arg("");
+        whisper.arg(self.names.wild_channel(0)).arg("");
         for necessary in [self.scripts.append.load(), self.scripts.read.load(), whisper] {
             if let Value::ServerError(error) = say(link, necessary).await? {
-                return Err(OpenError::Unfit(format!("Redis refuses what the store needs: {error}")));
+                return Err(self.unfit(format!("it refuses what the store needs: {error}")));
             }
         }
         let mut id = redis::cmd("CLIENT");
@@ -71,12 +71,16 @@ impl Host {
         Ok(Greeting { facts, client })
     }
 
+    fn unfit(&self, text: String) -> OpenError {
+        OpenError::Unfit(format!("{}: {text}", self.address.shown()))
+    }
+
     async fn agree_on_groups(&self, link: &mut Link) -> Result<(), OpenError> {
         let mut set = redis::cmd("SET");
         set.arg(self.names.groups()).arg(self.options.groups).arg("NX").arg("GET");
         match say(link, set).await? {
             Value::Nil => Ok(()),
-            Value::ServerError(error) => Err(OpenError::Unfit(format!("Redis refuses a write: {error}"))),
+            Value::ServerError(error) => Err(self.unfit(format!("it refuses a write: {error}"))),
             stored => match text_of(&stored) {
                 Some(stored) if stored == self.options.groups.to_string() => Ok(()),
                 stored => Err(OpenError::Groups {

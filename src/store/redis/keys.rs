@@ -10,11 +10,19 @@ use crate::domain::name::Topic;
 pub(super) struct Keys {
     prefix: String,
     groups: u16,
+    feed: String,
 }
 
 impl Keys {
-    pub fn new(prefix: String, groups: u16) -> Keys {
-        Keys { prefix, groups: groups.max(1) }
+    /// Channels, unlike keys, are shared by all databases of a Redis, so those of a database but the first are marked.
+    pub fn new(prefix: String, groups: u16, database: i64) -> Keys {
+        let feed = if database == 0 { "feed".to_string() } else { format!("feed@{database}") };
+        Keys { prefix, groups: groups.max(1), feed }
+    }
+
+    /// The word for the feed in the names of channels.
+    pub fn feed(&self) -> &str {
+        &self.feed
     }
 
     /// Where the number of groups is written down.
@@ -32,7 +40,17 @@ impl Keys {
     }
 
     pub fn channel(&self, topic: &Topic) -> String {
-        format!("{}feed:{}", self.base(self.group_of(topic)), topic)
+        format!("{}{}:{}", self.base(self.group_of(topic)), self.feed, topic)
+    }
+
+    /// The channel of all topics of a group.
+    pub fn wild_channel(&self, group: u16) -> String {
+        format!("{}wild-{}", self.base(group), self.feed)
+    }
+
+    /// The name of the topic that a channel is for.
+    pub fn topic_of(channel: &str) -> Option<&str> {
+        Some(channel.split_once("}:")?.1.split_once(':')?.1)
     }
 }
 
@@ -86,13 +104,16 @@ mod tests {
 
     #[test]
     fn names_are_as_documented() {
-        let keys = Keys::new("fanfare".into(), 256);
+        let keys = Keys::new("fanfare".into(), 256, 0);
         let news = Topic::parse("news").unwrap();
         let base = keys.base(keys.group_of(&news));
         assert_eq!(base, "fanfare:{t41}:");
         assert_eq!(log(&base, &news), "fanfare:{t41}:log:news");
         assert_eq!(meta(&base, &news), "fanfare:{t41}:meta:news");
         assert_eq!(keys.channel(&news), "fanfare:{t41}:feed:news");
+        assert_eq!(keys.wild_channel(41), "fanfare:{t41}:wild-feed");
+        assert_eq!(Keys::new("fanfare".into(), 256, 3).channel(&news), "fanfare:{t41}:feed@3:news");
+        assert_eq!(Keys::topic_of("fanfare:{t41}:feed@3:a:b"), Some("a:b"));
         assert_eq!(idempotency(&base, &news, "o-17"), "fanfare:{t41}:idem:news/o-17");
         assert_eq!(keys.groups(), "fanfare:groups");
     }

@@ -13,6 +13,8 @@ mod keys;
 mod pages;
 mod queue;
 mod scripts;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod watched;
 mod writer;
@@ -121,7 +123,7 @@ pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenEr
             options.prefix
         )));
     }
-    let names = Keys::new(options.prefix.clone(), options.groups);
+    let names = Keys::new(options.prefix.clone(), options.groups, address.database());
     let scripts = Scripts::new(&options.retention);
     let host = Arc::new(Host { address, options, names, scripts });
     let (link, greeting) = host.greet(host.options.connect_timeout, None).await?;

@@ -82,7 +82,7 @@ impl Call {
             }
         }
         let mut cmd = scripts.append.call(&keys, scripts);
-        cmd.arg(self.groups.len());
+        cmd.arg(names.feed()).arg(self.groups.len());
         let mut asked = Vec::new();
         for ((_, topics), base) in self.groups.iter().zip(&bases) {
             cmd.arg(base).arg(topics.len());

@@ -163,6 +163,11 @@ impl Watched {
         table.tell(FeedEvent::Message(message));
     }
 
+    /// All topics that are wanted.
+    pub fn wanted(&self) -> Vec<Topic> {
+        self.table().wishes.iter().filter(|(_, wish)| wish.wanted).map(|(topic, _)| topic.clone()).collect()
+    }
+
     /// The connection is gone.
     pub fn cut(&self) {
         let mut table = self.table();

@@ -169,7 +169,12 @@ impl Writer {
     }
 
     /// Hands answers to whoever waits for them, and keeps what Redis did not carry out for want of the script.
-    fn settle(&mut self, flight: Flight, answers: Vec<Value>, unknown: &mut Vec<(Errand, Cmd)>) -> Result<(), String> {
+    pub fn settle(
+        &mut self,
+        flight: Flight,
+        answers: Vec<Value>,
+        unknown: &mut Vec<(Errand, Cmd)>,
+    ) -> Result<(), String> {
         let mut trouble = Ok(());
         for (errand, answer, again) in flight.answered(answers) {
             if let Some(command) = again {
