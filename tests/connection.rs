@@ -344,7 +344,8 @@ async fn broken_websocket_frames_are_closed_with_the_standard_code() {
 async fn frames_may_come_in_any_pieces() {
     let server = hub::start(&[]).await;
     let mut stream = raw(server.http).await;
-    let whole = [masked(0x01, b"{\"pi"), masked(0x89, b"?"), masked(0x80, b"ng\":1}"), masked(0x81, b"{\"ping\":2}")].concat();
+    let whole =
+        [masked(0x01, b"{\"pi"), masked(0x89, b"?"), masked(0x80, b"ng\":1}"), masked(0x81, b"{\"ping\":2}")].concat();
     for byte in whole {
         stream.write_all(&[byte]).await.unwrap();
         stream.flush().await.unwrap();
