@@ -12,12 +12,15 @@ mod stalls;
 #[path = "dispatcher/store_failures.rs"]
 mod store_failures;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fanfare::dispatcher::{self, Ingest, redis as queue};
+use fanfare::dispatcher::{self, Ingest, Pause, Step, redis as queue};
+use futures::FutureExt;
 use ingest::{House, data, letters, until};
 use redis::Commands;
 use server::RedisServer;
+use tokio::sync::Semaphore;
 
 fn xadd(connection: &mut redis::Connection, topic: &str, json: &str) -> String {
     connection.xadd("fanfare:in", "*", &[("topic", topic), ("data", json)]).unwrap()
@@ -156,6 +159,46 @@ async fn an_outage_is_told_and_what_was_published_before_and_after_it_arrives_on
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_applied_and_not_committed_before_a_crash_of_redis_is_not_applied_again() {
+    let (mut server, house) = (RedisServer::start_durable(), House::memory().await);
+    let mut connection = server.connection();
+    for n in 0..100 {
+        xadd(&mut connection, "t", &n.to_string());
+        rpush(&mut connection, &format!(r#"{{"topic":"l","data":{n}}}"#));
+    }
+    // Both partitions stop between the append and the commit until the server is another one.
+    let (appended, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let pause = Pause::new({
+        let (appended, go_on) = (appended.clone(), go_on.clone());
+        move |step| {
+            let (appended, go_on) = (appended.clone(), go_on.clone());
+            async move {
+                if step == Step::Appended {
+                    appended.add_permits(1);
+                    let _ = go_on.acquire().await;
+                }
+            }
+            .boxed()
+        }
+    });
+    let dispatcher = house.bridge_with(&server.url(), |_, options| options.pause = pause).await;
+    drop(appended.acquire_many(2).await.unwrap());
+    server.kill();
+    server.restart();
+    let mut connection = server.connection();
+    xadd(&mut connection, "t", "100");
+    rpush(&mut connection, r#"{"topic":"l","data":100}"#);
+    go_on.add_permits(1_000);
+    house.wait_for_count("t", 101).await;
+    house.wait_for_count("l", 101).await;
+    until("all is committed", || async { dispatcher.status().iter().all(|s| s.owner && s.lag_entries == 0) }).await;
+    let expected: Vec<String> = (0..=100).map(|n| data(&n.to_string())).collect();
+    assert_eq!(house.bodies("t").await, expected);
+    assert_eq!(house.bodies("l").await, expected);
+    dispatcher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_comes_back_empty_is_read_from_its_beginning() {
     let (mut server, house) = (RedisServer::start(), House::memory().await);
     let _dispatcher = house.bridge(&server.url()).await;
@@ -218,7 +261,7 @@ async fn a_full_redis_refuses_publishers_and_is_read_empty_all_the_same() {
         xadd(&mut connection, if n == 250 { "no good" } else { "t" }, &n.to_string());
         rpush(&mut connection, &format!(r#"{{"topic":"l","data":{n}}}"#));
     }
-    let _: () = redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1mb"]).query(&mut connection).unwrap();
+    let _: () = redis::cmd("CONFIG").arg(&["SET", "maxmemory", "100kb"]).query(&mut connection).unwrap();
     let refused: redis::RedisResult<String> = connection.xadd("fanfare:in", "*", &[("topic", "t"), ("data", "1")]);
     assert_eq!(refused.unwrap_err().code(), Some("OOM"));
     let dispatcher = house.bridge(&server.url()).await;

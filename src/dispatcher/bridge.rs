@@ -1,6 +1,7 @@
 //! The loop of the dispatcher: read, decode, append with fences, commit. It leaves to the source where entries wait and
 //! who may work on them, and to the hub everything that happens to a message.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::notice::Throttle;
 use super::{Batch, Board, Entry, Outcome, Pause, Settled, Source, SourceError, Step, decode, metric, write_id};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::limits::Limits;
+use crate::domain::name::Topic;
 use crate::domain::store::{Append, Appended, EntryId, Fence, StoreError};
 use crate::hub::Hub;
 
@@ -105,6 +107,7 @@ impl<S: Source> Bridge<S> {
         match error {
             SourceError::Lost => Ok(()),
             SourceError::Unreachable(text) => Err(Problem::new(Reason::Unavailable, text)),
+            SourceError::Full => Err(Problem::new(Reason::StorageFull, error.to_string())),
             SourceError::Broken(text) => Err(Problem::new(Reason::Internal, text)),
         }
     }
@@ -113,6 +116,7 @@ impl<S: Source> Bridge<S> {
         let Batch { life, entries } = batch;
         let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(entries.len());
         let (mut appends, mut places) = (Vec::new(), Vec::new());
+        let mut topics: Vec<Option<Topic>> = vec![None; entries.len()];
         for (place, entry) in entries.iter().enumerate() {
             match self.decode(entry) {
                 Ok(publication) => {
@@ -121,6 +125,7 @@ impl<S: Source> Bridge<S> {
                         life: life.clone(),
                         id: entry.id,
                     });
+                    topics[place] = Some(publication.topic.clone());
                     appends.push(Append { publication, fence });
                     places.push(place);
                     outcomes.push(None);
@@ -144,6 +149,7 @@ impl<S: Source> Bridge<S> {
             .map(|(entry, outcome)| Settled { entry, outcome: outcome.unwrap_or_else(no_answer) })
             .collect();
         if self.source.repeats() {
+            save_overtaken(&mut settled, &topics);
             self.give_up_if_stuck(&mut settled, stuck);
         }
         let failed = settled.iter().find_map(|s| match &s.outcome {
@@ -194,6 +200,31 @@ impl<S: Source> Bridge<S> {
         if stuck.attempts >= MOST_ATTEMPTS {
             let text = format!("the store refused it {MOST_ATTEMPTS} times while it took others: {why}");
             *outcome = Outcome::Dead(Problem::new(Reason::Internal, text));
+        }
+    }
+}
+
+/// An entry that failed while a later one of its topic was stored would be skipped by its fence when it is tried again.
+/// No store may do that; if one does, the entry is put aside, where it can be seen and retried, and does not vanish.
+fn save_overtaken(settled: &mut [Settled], topics: &[Option<Topic>]) {
+    if !settled.iter().any(|s| matches!(s.outcome, Outcome::Failed(_))) {
+        return;
+    }
+    let mut stored = HashSet::new();
+    for (Settled { entry, outcome }, topic) in settled.iter_mut().zip(topics).rev() {
+        let Some(topic) = topic else { continue };
+        match outcome {
+            Outcome::Applied(Appended::Stored { .. } | Appended::Repeated { .. }) => {
+                stored.insert(topic);
+            }
+            Outcome::Failed(error) if stored.contains(topic) => {
+                tracing::error!(%topic, id = write_id(entry.id), "the store took a later entry of this topic");
+                let text = format!(
+                    "the store took a later entry of {topic} and not this one ({error}); retry it, its place is lost"
+                );
+                *outcome = Outcome::Dead(Problem::new(Reason::Internal, text));
+            }
+            _ => {}
         }
     }
 }

@@ -124,6 +124,9 @@ pub enum SourceError {
     /// Answers, but not as it should: somebody must look.
     #[error("{0}")]
     Broken(String),
+    /// Has no room for what this would add.
+    #[error("the ingest Redis is full (maxmemory)")]
+    Full,
     /// Another node works on this partition.
     #[error("another node works on this partition")]
     Lost,

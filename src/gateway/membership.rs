@@ -263,7 +263,9 @@ impl Shard {
 
     /// Answers those who have waited too long for a topic that the store does not bring.
     pub(super) fn give_up_waiting(self: &Rc<Self>, now: Instant) {
-        for key in self.topics.borrow().unlocated() {
+        // Bound first: a loop keeps what its expression borrows, and giving up takes topics out.
+        let unlocated = self.topics.borrow().unlocated();
+        for key in unlocated {
             let waiting = self.topics.borrow().entry(key).behind.clone();
             for connection in waiting.into_iter().filter_map(|c| self.connection(c)) {
                 let given_up = match connection.subscriptions.borrow_mut().find(key).map(|s| &mut s.stage) {

@@ -82,7 +82,9 @@ async fn every_kind_of_bad_entry_is_kept_with_its_reason_and_what_follows_flows(
     for (n, (fields, reason, shows)) in kinds.iter().enumerate() {
         let mut add = redis::cmd("XADD");
         add.arg("fanfare:in").arg("*");
-        fields.iter().for_each(|(name, value)| _ = add.arg(&name[..]).arg(&value[..]));
+        for (name, value) in fields {
+            add.arg(&name[..]).arg(&value[..]);
+        }
         expected.push((add.query::<String>(&mut connection).unwrap(), *reason, *shows));
         let _: String = connection.xadd("fanfare:in", "*", &[("topic", "good"), ("data", &n.to_string())]).unwrap();
     }

@@ -25,6 +25,7 @@ type Judge = dyn Fn(&Append) -> Option<StoreError> + Send + Sync;
 /// The embedded store, with failures put in front of it as the contract has them: what follows a failed entry in its
 /// topic fails too.
 struct Failing {
+    keeps_the_contract: bool,
     inner: Arc<dyn Store>,
     judge: Box<Judge>,
 }
@@ -36,7 +37,7 @@ impl Store for Failing {
             .into_iter()
             .map(|item| {
                 let topic = item.publication.topic.clone();
-                let error = match failed.contains(&topic) {
+                let error = match failed.contains(&topic) && self.keeps_the_contract {
                     true => Some(StoreError::Unavailable("one before it failed".into())),
                     false => (self.judge)(&item),
                 };
@@ -74,7 +75,7 @@ impl Store for Failing {
 
 async fn house(judge: impl Fn(&Append) -> Option<StoreError> + Send + Sync + 'static) -> House {
     let opened = store::open("memory", store::Options::default()).await.unwrap();
-    let store = Arc::new(Failing { inner: opened.store, judge: Box::new(judge) });
+    let store = Arc::new(Failing { inner: opened.store, judge: Box::new(judge), keeps_the_contract: true });
     House { hub: Hub::new(store), dead: opened.embedded_dead }
 }
 
@@ -146,4 +147,28 @@ async fn a_store_that_panics_is_a_store_that_failed() {
     house.wait_for("t", &[&data("0"), &data("1"), &data("2")]).await;
     let dead: Arc<dyn DeadLetters> = dispatcher.dead();
     assert_eq!(dead.count().await, Ok(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_a_store_let_others_pass_is_kept_and_can_be_retried() {
+    let opened = store::open("memory", store::Options::default()).await.unwrap();
+    let tries = AtomicU64::new(0);
+    let judge = Box::new(move |_: &Append| match tries.fetch_add(1, Ordering::Relaxed) {
+        1 => Some(StoreError::Unavailable("away for a moment".into())),
+        _ => None,
+    });
+    let store = Arc::new(Failing { inner: opened.store, judge, keeps_the_contract: false });
+    let house = House { hub: Hub::new(store), dead: opened.embedded_dead };
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    for n in 0..4 {
+        let _: String = connection.xadd("fanfare:in", "*", &[("topic", "t"), ("data", &n.to_string())]).unwrap();
+    }
+    let dispatcher = house.bridge(&server.url()).await;
+    house.wait_for("t", &[&data("0"), &data("2"), &data("3")]).await;
+    until("the letter", || async { dispatcher.dead().count().await == Ok(1) }).await;
+    let letter = letters(&dispatcher).await.into_values().next().unwrap();
+    assert!(letter.text.contains("a later entry of t"), "{}", letter.text);
+    assert_eq!(dispatcher.dead().retry(&letter.id).await, Ok(true));
+    house.wait_for("t", &[&data("0"), &data("2"), &data("3"), &data("1")]).await;
 }

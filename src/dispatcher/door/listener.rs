@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +24,9 @@ use crate::domain::error::Reason;
 
 /// Bytes that are asked for in one read.
 const READ: usize = 16 * 1024;
+
+/// How long a connection that was closed by us is read to its end.
+const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(super) struct Door {
@@ -111,6 +115,10 @@ impl Door {
         };
         metrics::counter!(metric::DOOR_CLOSED, "why" => why).increment(1);
         let _ = stream.shutdown().await;
+        // With bytes unread the socket would be reset, and replies on their way with it.
+        let mut rest = [0; 4096];
+        let drained = async { while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
+        let _ = timeout(LINGER, drained).await;
     }
 }
 
@@ -150,11 +158,11 @@ impl Connection {
             };
             tokio::select! {
                 biased;
+                () = self.door.stop.cancelled() => return Err(End::Stopping),
                 read = read => match read? {
                     Ok(0) | Err(_) => return Err(End::Closed),
                     Ok(_) => {}
                 },
-                () = self.door.stop.cancelled() => return Err(End::Stopping),
             }
         }
     }

@@ -126,6 +126,7 @@ impl Shared {
 fn store_error(error: SourceError) -> StoreError {
     match error {
         SourceError::Unreachable(text) => StoreError::Unavailable(text),
+        SourceError::Full => StoreError::Full(error.to_string()),
         other => StoreError::Broken(other.to_string()),
     }
 }

@@ -103,6 +103,9 @@ impl Link {
             }
             return Err(self.unreachable(&error));
         }
+        if error.code() == Some("OOM") {
+            return Err(SourceError::Full);
+        }
         Err(SourceError::Broken(format!("the ingest Redis at {} answers: {error}", self.shown())))
     }
 

@@ -8,7 +8,13 @@
 --
 -- The cursor is a hash: `at`, the last id that was committed; `count`, how many entries had been added to the stream
 -- up to there; `gen`, how often the stream began anew under the same server; `trimmed`,
--- entries lost to publishers, and `trimmed_at`, when last.
+-- entries lost to publishers, and `trimmed_at`, when last; `seen` and `life`, the last id that was handed out and under
+-- which life.
+--
+-- Why `seen`: after a restart or a failover the server has a new life, and fences of two lives are not compared, as ids
+-- may have been drawn twice. But what this record tells was written after the entries up to `seen`; where it has
+-- survived, so have they, and they are the very entries that were handed out under the old life. So they are handed
+-- out under it again, alone, and those that were applied already are skipped.
 local stream, owner, cursor, list, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local me, most, most_bytes, entry_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local keep = tonumber(ARGV[5])
@@ -45,16 +51,20 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local life = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '?'
 local info = facts()
-local state = redis.call('HMGET', cursor, 'at', 'count', 'gen')
+local state = redis.call('HMGET', cursor, 'at', 'count', 'gen', 'seen', 'life')
 local at, count, gen = state[1], tonumber(state[2] or 0), tonumber(state[3] or 0)
+local seen, old_life = state[4] or '0-0', state[5]
 
 if not at or is_past(at, info.last) or info.added < count then
   -- The first time; or the stream is not the one that was read: somebody deleted it, and what it has now is new.
   if at and at ~= '0-0' then gen = gen + 1 end
-  at, count = '0-0', info.added - info.length
+  at, count, seen = '0-0', info.added - info.length, '0-0'
   redis.call('HSET', cursor, 'at', at, 'count', whole(count), 'gen', whole(gen))
 end
 if gen > 0 then life = life .. '.' .. whole(gen) end
+local again = old_life and old_life ~= life and is_past(seen, at)
+  and #redis.call('XRANGE', stream, '(' .. at, seen, 'COUNT', 1) == 1
+if again then life = old_life end
 
 local waiting, trimmed = math.max(info.added - count, 0), 0
 if info.length == 0 or is_past(info.first, at) then
@@ -82,7 +92,7 @@ local function take(id, fields)
 end
 
 while #entries < most and bytes < most_bytes do
-  local some = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', math.min(50, most - #entries))
+  local some = redis.call('XRANGE', stream, '(' .. last, again and seen or '+', 'COUNT', math.min(50, most - #entries))
   if #some == 0 then break end
   for _, entry in ipairs(some) do take(entry[1], entry[2]) end
 end
@@ -99,12 +109,14 @@ if list then
       end
     end
   end
-  if bytes < most_bytes then
+  if bytes < most_bytes and not again then
     move(wake)
     move(list)
   end
   waiting = waiting + redis.call('LLEN', list) + redis.call('LLEN', wake)
 end
+
+if #entries > 0 and not again then redis.call('HSET', cursor, 'seen', last, 'life', life) end
 
 local before = whole(now - keep) .. '-0'
 if is_past(before, at) then before = at end

@@ -130,7 +130,15 @@ impl RedisSource {
                 moving
             }
         };
-        self.waiting.ask::<Value>(&command, block).await.map(|_| ())
+        match self.waiting.ask::<Value>(&command, block).await {
+            Ok(_) => Ok(()),
+            // A Redis that is full refuses BLMOVE, and publishers too; what is there can still be read.
+            Err(SourceError::Full) => {
+                tokio::time::sleep(block).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The server says that another has the lease, our clock does not know it yet.
