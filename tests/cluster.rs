@@ -8,10 +8,10 @@ mod faults;
 mod forged;
 #[path = "support/history.rs"]
 mod history;
-#[path = "support/node.rs"]
-mod node;
 #[path = "support/listener.rs"]
 mod listener;
+#[path = "support/node.rs"]
+mod node;
 #[path = "cluster/publishers.rs"]
 mod publishers;
 #[path = "support/redis.rs"]
@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use faults::{Dice, Faults};
 use history::{History, Rules, judge};
-use node::{Node, client, read_log};
 use listener::{Listener, Nodes};
+use node::{Node, client, read_log};
 use publishers::{Door, connect, probe, publish};
 use server::RedisServer;
 
@@ -38,8 +38,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// So soon after everything is healed and caught up must a message be with everybody.
 const ALIVE: Duration = Duration::from_secs(5);
 const PROBES: &[&str] = &["probe-xadd", "probe-rpush"];
-const SETTINGS: [&str; 6] =
-    ["--ingest-lease", "1500ms", "--history-messages", "100000", "--history-bytes", "1GiB"];
+const SETTINGS: [&str; 6] = ["--ingest-lease", "1500ms", "--history-messages", "100000", "--history-bytes", "1GiB"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_repeated_or_reordered_while_owners_are_killed_and_stalled() {
@@ -67,8 +66,7 @@ async fn nothing_is_lost_repeated_or_reordered_while_owners_are_killed_and_stall
     eprintln!("all subscribed after {:?}", begun.elapsed());
 
     let doors = [Door::Xadd, Door::Rpush];
-    let publishing =
-        doors.map(|door| tokio::spawn(publish(redis.url(), door, topics.clone(), MESSAGES, PACE)));
+    let publishing = doors.map(|door| tokio::spawn(publish(redis.url(), door, topics.clone(), MESSAGES, PACE)));
     while !publishing.iter().all(|task| task.is_finished()) {
         faults.round().await;
     }

@@ -132,7 +132,7 @@ fn every_step_runs_and_what_comes_out_serves_and_is_found_healthy() {
     // Told so it serves, on all addresses as the image says; only the ports are free ones here.
     let listen = stage.value("ENV", "FANFARE_LISTEN").unwrap();
     let (address, port) = listen.rsplit_once(':').unwrap();
-    assert_eq!((address, port), ("0.0.0.0", stage.value("EXPOSE", "").unwrap()));
+    assert_eq!((address, port.to_string()), ("0.0.0.0", stage.value("EXPOSE", "").unwrap()));
     let settings = [
         ("FANFARE_INSECURE", "true"),
         ("FANFARE_LISTEN", "0.0.0.0:0"),

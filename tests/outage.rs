@@ -4,10 +4,10 @@
 
 #[path = "support/history.rs"]
 mod history;
-#[path = "support/node.rs"]
-mod node;
 #[path = "support/listener.rs"]
 mod listener;
+#[path = "support/node.rs"]
+mod node;
 #[path = "outage/publishers.rs"]
 mod publishers;
 #[path = "support/redis.rs"]
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
 use history::{Heard, History, Rules, judge};
-use node::{Node, client, read_log, ready};
 use listener::{Listener, Nodes};
+use node::{Node, client, read_log, ready};
 use publishers::{Door, Publisher};
 use serde_json::Value;
 use server::RedisServer;
@@ -60,8 +60,9 @@ async fn an_outage_after_which_redis_is_empty_is_told_to_everybody_and_all_goes_
 
 async fn outage(back: Return) {
     let mut redis = RedisServer::start_durable();
-    let hubs: Vec<Node> =
-        (0..2).map(|n| Node::start(&format!("{back:?} {n}"), &redis.url(), &["--history-messages", "100000"])).collect();
+    let hubs: Vec<Node> = (0..2)
+        .map(|n| Node::start(&format!("{back:?} {n}"), &redis.url(), &["--history-messages", "100000"]))
+        .collect();
     let nodes: Vec<SocketAddr> = hubs.iter().map(|hub| hub.http).collect();
     let topics: Vec<String> = (0..TOPICS).map(|n| format!("news.{n}")).collect();
 
@@ -96,7 +97,10 @@ async fn outage(back: Return) {
     let begun = Instant::now();
     for (ask, topic) in [(r#"{"sub":"fresh"}"#, "fresh"), (r#"{"sub":"news.0","last":5}"#, "news.0")] {
         let answer = ask_once(nodes[0], ask).await;
-        assert_eq!((&answer["error"], &answer["for"], &answer["topic"]), (&"unavailable".into(), &"sub".into(), &topic.into()));
+        assert_eq!(
+            (&answer["error"], &answer["for"], &answer["topic"]),
+            (&"unavailable".into(), &"sub".into(), &topic.into())
+        );
         assert!(answer["retry_after"].is_number(), "{answer}");
     }
     let refused = begun.elapsed();

@@ -6,8 +6,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamRangeReply;
 
-use crate::node::Node;
 use crate::listener::Nodes;
+use crate::node::Node;
 
 /// The longest that a partition may be without an owner.
 const TAKEN_OVER: Duration = Duration::from_secs(15);

@@ -36,8 +36,11 @@ fn good() -> History {
     let publish = |n| Publish { topic: "news".into(), mark: mark(n), answer: Answer::Yes(Some(at(n))), asked };
     let first = [joined(0), message(1), message(2), message(3), resumed(3), message(4), message(5), message(6)];
     let second = [joined(2), message(3), message(4), message(5), message(6)];
-    let stream =
-        |listener: &str, heard: &[Heard]| Stream { listener: listener.into(), topic: "news".into(), heard: heard.into() };
+    let stream = |listener: &str, heard: &[Heard]| Stream {
+        listener: listener.into(),
+        topic: "news".into(),
+        heard: heard.into(),
+    };
     History {
         published: (1..=6).map(publish).collect(),
         logs: [("news".to_string(), (1..=6).map(|n| (at(n), mark(n))).collect())].into(),

@@ -13,8 +13,8 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::history::{Answer, Mark, Publish};
-use crate::node::client;
 use crate::listener::Socket;
+use crate::node::client;
 
 /// One message in this time.
 const PACE: Duration = Duration::from_millis(40);

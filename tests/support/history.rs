@@ -55,9 +55,20 @@ pub struct Publish {
 #[derive(Debug, Clone)]
 pub enum Heard {
     /// A connection's subscription was answered.
-    Joined { asked: Option<Position>, at: Position, resumed: Option<bool> },
-    Message { at: Position, mark: Mark },
-    Gap { after: Position, to: Option<Position>, why: String },
+    Joined {
+        asked: Option<Position>,
+        at: Position,
+        resumed: Option<bool>,
+    },
+    Message {
+        at: Position,
+        mark: Mark,
+    },
+    Gap {
+        after: Position,
+        to: Option<Position>,
+        why: String,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -159,8 +170,11 @@ pub fn judge(history: &History, rules: Rules) -> Verdict {
     }
     judge_answers(history, rules, &mut verdict);
     // What each position means, by the log and then by whoever heard of it first.
-    let mut meaning: HashMap<(&str, Position), &Mark> =
-        history.logs.iter().flat_map(|(topic, log)| log.iter().map(move |(at, m)| ((topic.as_str(), *at), m))).collect();
+    let mut meaning: HashMap<(&str, Position), &Mark> = history
+        .logs
+        .iter()
+        .flat_map(|(topic, log)| log.iter().map(move |(at, m)| ((topic.as_str(), *at), m)))
+        .collect();
     for stream in &history.streams {
         judge_meaning(stream, history, rules, &published, &mut meaning, &mut verdict);
         judge_stream(stream, history, rules, &mut verdict);

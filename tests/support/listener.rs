@@ -83,7 +83,13 @@ struct Frame<'a> {
 #[allow(dead_code, reason = "each test binary uses its own part")]
 impl Listener {
     /// `counted`: marks of these publishers are noted in the progress.
-    pub fn start(name: String, first: usize, nodes: Nodes, topics: Vec<String>, counted: &'static [&'static str]) -> Listener {
+    pub fn start(
+        name: String,
+        first: usize,
+        nodes: Nodes,
+        topics: Vec<String>,
+        counted: &'static [&'static str],
+    ) -> Listener {
         let (sender, progress) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
         let streams =

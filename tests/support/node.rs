@@ -29,7 +29,8 @@ pub struct Node {
 impl Node {
     /// Starts a node on a Redis, on free ports, and waits until it listens.
     pub fn start(name: &str, store: &str, settings: &[&str]) -> Node {
-        let fixed = ["serve", "--insecure", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--store", store];
+        let fixed =
+            ["serve", "--insecure", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--store", store];
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut node = Node {
             name: name.to_owned(),
