@@ -257,3 +257,16 @@ fn every_limit_is_told_with_its_default() {
     assert_eq!(told, is);
     assert_eq!(told.len(), rows.len());
 }
+
+#[test]
+fn the_readme_names_files_that_are_there_and_the_rust_that_is_needed() {
+    let readme = text("README.md");
+    assert!(readme.contains(&format!("With Rust {} or newer", env!("CARGO_PKG_RUST_VERSION"))));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let words = readme.split(['`', '(', ')']).filter(|word| ["tests/", "docs/"].iter().any(|f| word.starts_with(f)));
+    let named: Vec<&str> = words.filter(|word| !word.contains(char::is_whitespace)).collect();
+    assert!(named.len() > 15, "{named:?}");
+    for path in named {
+        assert!(root.join(path).exists(), "README.md names {path}");
+    }
+}
