@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::query::Query;
 use super::{ApiState, Segment};
-use crate::domain::dead::{DeadLetter, DeadLetters};
+use crate::domain::dead::{DeadLetter, DeadLetters, Notice};
 use crate::web::Failure;
 
 const USUAL: u32 = 100;
@@ -22,7 +22,9 @@ pub async fn list(State(state): State<ApiState>, mut query: Query) -> Result<Res
     let limit = query.number("limit", 1, MOST)?.unwrap_or(USUAL) as usize;
     let letters = dead.list(after.as_deref(), limit).await?;
     let total = dead.count().await?;
-    let mut answer = json!({ "items": letters.iter().map(letter).collect::<Vec<_>>(), "total": total });
+    let notices: Vec<Value> = dead.notices().await?.into_iter().map(notice).collect();
+    let mut answer =
+        json!({ "items": letters.iter().map(letter).collect::<Vec<_>>(), "total": total, "notices": notices });
     let ignored: Vec<String> = query.left().collect();
     if !ignored.is_empty() {
         answer["ignored"] = ignored.into();
@@ -56,6 +58,10 @@ fn kept(state: &ApiState) -> Result<&dyn DeadLetters, Failure> {
 
 fn unknown(id: &str) -> Failure {
     Failure::not_found(format!("there is no dead letter {id:?}; it was retried, dropped or displaced, or never was"))
+}
+
+fn notice(notice: Notice) -> Value {
+    json!({ "source": notice.source, "text": notice.text, "time": notice.time })
 }
 
 fn letter(letter: &DeadLetter) -> Value {
