@@ -25,10 +25,14 @@ pub const READ_SECONDS: &str = "fanfare_read_seconds";
 pub const STORE_UP: &str = "fanfare_store_up";
 pub const FEED_INTERRUPTIONS: &str = "fanfare_feed_interruptions_total";
 pub const INGEST_ENTRIES: &str = "fanfare_ingest_entries_total";
+pub const INGEST_STOPS: &str = "fanfare_ingest_stops_total";
 pub const INGEST_LAG: &str = "fanfare_ingest_lag_entries";
-pub const INGEST_OWNED: &str = "fanfare_ingest_owned_partitions";
-pub const INGEST_TRIMMED: &str = "fanfare_ingest_trimmed_unread_total";
-pub const DEAD_LETTERS: &str = "fanfare_dead_letters";
+pub const INGEST_LAG_SECONDS: &str = "fanfare_ingest_lag_seconds";
+pub const INGEST_OWNER: &str = "fanfare_ingest_owner";
+pub const INGEST_DEAD: &str = "fanfare_ingest_dead_total";
+pub const INGEST_TRIMMED: &str = "fanfare_ingest_trimmed_total";
+pub const DOOR_CONNECTIONS: &str = "fanfare_door_connections";
+pub const DOOR_CLOSED: &str = "fanfare_door_closed_total";
 pub const DEAD_DISPLACED: &str = "fanfare_dead_letters_displaced_total";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +57,7 @@ const fn metric(name: &'static str, shape: Shape, labels: &'static [&'static str
 /// All of them.
 pub const METRICS: &[Metric] = &[
     metric(CONNECTIONS, Shape::Gauge, &[], "Open connections of this node."),
-    metric(SUBSCRIPTIONS, Shape::Gauge, &[], "Subscriptions of those connections."),
+    metric(SUBSCRIPTIONS, Shape::Gauge, &["shard"], "Subscriptions of those connections."),
     metric(TOPICS, Shape::Gauge, &[], "Topics that at least one of them is subscribed to."),
     metric(ACCEPTED, Shape::Counter, &["transport"], "Connections accepted."),
     metric(CLOSED, Shape::Counter, &["code"], "Connections closed, by close code; 1006 where the peer just went."),
@@ -62,21 +66,35 @@ pub const METRICS: &[Metric] = &[
     metric(REFUSED, Shape::Counter, &["door", "reason"], "Requests, frames and entries refused, by error word."),
     metric(DELIVERED, Shape::Counter, &[], "Messages handed to connections."),
     metric(GAPS, Shape::Counter, &["why"], "Gaps told to subscribers, by cause."),
-    metric(OUTBOX_BYTES, Shape::Gauge, &[], "Bytes that wait in the outboxes of all connections."),
+    metric(OUTBOX_BYTES, Shape::Gauge, &["shard"], "Bytes that wait in the outboxes of connections."),
     metric(APPEND_SECONDS, Shape::Seconds, &[], "Time the store takes to append."),
     metric(READ_SECONDS, Shape::Seconds, &[], "Time the store takes to read a page."),
     metric(STORE_UP, Shape::Gauge, &["store"], "1 while the store works, else 0."),
     metric(FEED_INTERRUPTIONS, Shape::Counter, &[], "Times the store's feed was interrupted."),
-    metric(INGEST_ENTRIES, Shape::Counter, &["source", "result"], "Ingest entries, by source and result."),
+    metric(
+        INGEST_ENTRIES,
+        Shape::Counter,
+        &["source", "result"],
+        "Ingest entries settled: stored, repeated, skipped (applied before), dead, failed.",
+    ),
+    metric(
+        INGEST_STOPS,
+        Shape::Counter,
+        &["source", "reason"],
+        "Times that a batch stopped at an entry and was tried again.",
+    ),
     metric(INGEST_LAG, Shape::Gauge, &["source"], "Ingest entries that wait to be applied."),
-    metric(INGEST_OWNED, Shape::Gauge, &[], "Ingest partitions that this node owns."),
+    metric(INGEST_LAG_SECONDS, Shape::Gauge, &["source"], "Age of the oldest ingest entry that waits."),
+    metric(INGEST_OWNER, Shape::Gauge, &["source"], "1 while this node works on the partition."),
+    metric(INGEST_DEAD, Shape::Counter, &["source", "reason"], "Ingest entries put aside as dead letters."),
     metric(
         INGEST_TRIMMED,
         Shape::Counter,
         &["source"],
         "Ingest entries that a publisher trimmed away before they were read.",
     ),
-    metric(DEAD_LETTERS, Shape::Gauge, &[], "Ingest entries that could not be used and are kept."),
+    metric(DOOR_CONNECTIONS, Shape::Gauge, &[], "Open connections of the Redis-protocol door."),
+    metric(DOOR_CLOSED, Shape::Counter, &["why"], "Connections that the door closed."),
     metric(DEAD_DISPLACED, Shape::Counter, &[], "Dead letters that went because newer ones needed their place."),
 ];
 

@@ -43,10 +43,11 @@ async function refresh() {
   return reading
 }
 
-function show({ items, total }) {
+function show({ items, total, notices = [] }) {
   byId("dead-fault").textContent = ""
   byId("dead-count").textContent = total > 0 ? String(total) : ""
   byId("dead-rest").textContent = items.length === 0 ? "None now." : total > items.length ? `The oldest ${items.length} of ${total}.` : ""
+  byId("dead-notices").replaceChildren(...notices.map(notice => make("p", { class: "note" }, `${notice.source}: ${notice.text}`)))
   const ids = new Set(items.map(item => item.id))
   for (const [id, row] of rows) {
     if (ids.has(id)) continue

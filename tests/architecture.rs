@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dispatcher", &["domain", "document", "hub", "telemetry"]),
     ("api", &["domain", "document", "hub", "telemetry"]),
     ("gateway", &["domain", "document", "protocol", "hub", "telemetry"]),
-    ("cli", &["domain", "document", "protocol"]),
+    ("cli", &["config", "document", "domain", "protocol"]),
     (
         "server",
         &[
@@ -39,7 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("main", &["cli", "config", "server"]),
+    ("main", &["cli", "server"]),
 ];
 
 /// Implementations that only their parent names: everybody else knows the contract.

@@ -233,7 +233,7 @@ async fn entries_that_publishers_trimmed_away_unread_are_told() {
     let _: u64 = redis::cmd("XTRIM").arg(&["fanfare:in", "MAXLEN", "3"]).query(&mut connection).unwrap();
     let dispatcher = house.bridge(&server.url()).await;
     house.wait_for("t", &[&data("1"), &data("8"), &data("9"), &data("10")]).await;
-    let notices = dispatcher.notices().await.unwrap();
+    let notices = dispatcher.dead().notices().await.unwrap();
     assert_eq!(notices.len(), 1, "{notices:?}");
     assert!(notices[0].text.starts_with("6 entries of fanfare:in were trimmed"), "{notices:?}");
 }
@@ -250,7 +250,7 @@ async fn what_was_applied_long_ago_is_trimmed_and_what_was_not_read_never() {
     house.wait_for_count("t", 10).await;
     // All of them are from 1970; only the last one is kept, as the cursor stands there.
     until("they are trimmed", || async { server.connection().xlen::<_, u64>("fanfare:in").unwrap() == 1 }).await;
-    assert_eq!(dispatcher.notices().await.unwrap(), []);
+    assert_eq!(dispatcher.dead().notices().await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -281,8 +281,8 @@ async fn publishers_that_write_next_to_us_are_recognised_and_named() {
     let _: u64 = connection.rpush("shop:fanfare:list", "{}").unwrap();
     let _: String = connection.xadd(&java[..], "*", &[("topic", "t"), ("data", "1")]).unwrap();
     let dispatcher = house.bridge(&server.url()).await;
-    until("all three are told", || async { dispatcher.notices().await.unwrap().len() == 3 }).await;
-    let told: String = dispatcher.notices().await.unwrap().into_iter().map(|n| n.text + "\n").collect();
+    until("all three are told", || async { dispatcher.dead().notices().await.unwrap().len() == 3 }).await;
+    let told: String = dispatcher.dead().notices().await.unwrap().into_iter().map(|n| n.text + "\n").collect();
     for shows in [
         "REDIS_PREFIX",
         "--ingest-stream laravel_database_fanfare:in",
@@ -313,8 +313,8 @@ async fn more_partitions_are_read_side_by_side() {
     until("a letter", || async { dispatcher.dead().count().await == Ok(1) }).await;
     let letter = letters(&dispatcher).await.into_values().next().unwrap();
     assert_eq!(letter.source, "fanfare:in:2");
-    assert_eq!(dispatcher.dead().as_ref().drop(&letter.id).await, Ok(true));
-    assert_eq!(dispatcher.dead().as_ref().drop(&letter.id).await, Ok(false));
+    assert_eq!(dispatcher.dead().discard(&letter.id).await, Ok(true));
+    assert_eq!(dispatcher.dead().discard(&letter.id).await, Ok(false));
 }
 
 #[tokio::test]

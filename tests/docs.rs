@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::IntoResponse;
-use fanfare::api::Failure;
 use fanfare::config::{Options, SETTINGS};
 use fanfare::domain::codec::Codec;
 use fanfare::domain::command::{Command, RequestId};
@@ -20,6 +19,7 @@ use fanfare::domain::position::{Epoch, Position};
 use fanfare::domain::replay::{Answer, Gap};
 use fanfare::domain::store::{GapCause, Missing};
 use fanfare::protocol;
+use fanfare::web::Failure;
 use serde_json::Value;
 
 const CAUSES: [GapCause; 7] = [
@@ -256,4 +256,17 @@ fn every_limit_is_told_with_its_default() {
     let told: BTreeSet<(String, String)> = rows.iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     assert_eq!(told, is);
     assert_eq!(told.len(), rows.len());
+}
+
+#[test]
+fn the_readme_names_files_that_are_there_and_the_rust_that_is_needed() {
+    let readme = text("README.md");
+    assert!(readme.contains(&format!("With Rust {} or newer", env!("CARGO_PKG_RUST_VERSION"))));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let words = readme.split(['`', '(', ')']).filter(|word| ["tests/", "docs/"].iter().any(|f| word.starts_with(f)));
+    let named: Vec<&str> = words.filter(|word| !word.contains(char::is_whitespace)).collect();
+    assert!(named.len() > 15, "{named:?}");
+    for path in named {
+        assert!(root.join(path).exists(), "README.md names {path}");
+    }
 }

@@ -231,9 +231,9 @@ async fn dead_letters_are_kept_as_they_came_listed_in_pages_and_dropped() {
     assert_eq!(first, [("0-0", &ids[0]), ("1-0", &ids[1])].map(|(e, id)| DeadLetter { id: id.clone(), ..letter(e) }));
     let rest = dead.list(Some(&ids[1]), 100).await.unwrap();
     assert_eq!(rest.iter().map(|l| &l.id).collect::<Vec<_>>(), ids[2..].iter().collect::<Vec<_>>());
-    assert_eq!(DeadLetters::drop(&*dead, &ids[2]).await, Ok(true));
-    assert_eq!(DeadLetters::drop(&*dead, &ids[2]).await, Ok(false));
-    assert_eq!(DeadLetters::drop(&*dead, "no id").await, Ok(false));
+    assert_eq!(DeadLetters::discard(&*dead, &ids[2]).await, Ok(true));
+    assert_eq!(DeadLetters::discard(&*dead, &ids[2]).await, Ok(false));
+    assert_eq!(DeadLetters::discard(&*dead, "no id").await, Ok(false));
     assert_eq!(dead.count().await, Ok(4));
 }
 
@@ -248,7 +248,7 @@ async fn a_retried_letter_comes_again_until_it_is_settled() {
     assert_eq!(retried.next().await.unwrap(), DeadLetter { id: b.clone(), ..letter("b") });
     assert_eq!(retried.next().await.unwrap().id, a);
     assert_eq!((dead.count().await, dead.list(None, 10).await), (Ok(0), Ok(vec![])));
-    assert_eq!(DeadLetters::drop(&*dead, &a).await, Ok(false));
+    assert_eq!(DeadLetters::discard(&*dead, &a).await, Ok(false));
 
     // The source died before it had applied the second: a new one gets it again.
     assert_eq!(dead.settle(&b).await, Ok(true));

@@ -3,8 +3,8 @@
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, header};
 
-use super::error::Failure;
 use crate::domain::error::{Problem, Reason};
+use crate::web::Failure;
 
 /// What was posted as JSON and is none, may be meant as text.
 pub fn or_text(problem: Problem, headers: &HeaderMap, path: &str, body: &Bytes) -> Problem {

@@ -6,8 +6,8 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use super::error::Failure;
 use crate::domain::error::Reason;
+use crate::web::Failure;
 
 /// How long a body may take to come in whole.
 const BODY_TIME: Duration = Duration::from_secs(30);

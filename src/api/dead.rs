@@ -7,10 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::error::Failure;
 use super::query::Query;
 use super::{ApiState, Segment};
-use crate::domain::dead::{DeadLetter, DeadLetters};
+use crate::domain::dead::{DeadLetter, DeadLetters, Notice};
+use crate::web::Failure;
 
 const USUAL: u32 = 100;
 const MOST: u32 = 1_000;
@@ -22,7 +22,9 @@ pub async fn list(State(state): State<ApiState>, mut query: Query) -> Result<Res
     let limit = query.number("limit", 1, MOST)?.unwrap_or(USUAL) as usize;
     let letters = dead.list(after.as_deref(), limit).await?;
     let total = dead.count().await?;
-    let mut answer = json!({ "items": letters.iter().map(letter).collect::<Vec<_>>(), "total": total });
+    let notices: Vec<Value> = dead.notices().await?.into_iter().map(notice).collect();
+    let mut answer =
+        json!({ "items": letters.iter().map(letter).collect::<Vec<_>>(), "total": total, "notices": notices });
     let ignored: Vec<String> = query.left().collect();
     if !ignored.is_empty() {
         answer["ignored"] = ignored.into();
@@ -40,7 +42,7 @@ pub async fn retry(State(state): State<ApiState>, Segment(id): Segment) -> Resul
 
 /// `DELETE /v1/ingest/dead/{id}`
 pub async fn drop(State(state): State<ApiState>, Segment(id): Segment) -> Result<Response, Failure> {
-    match DeadLetters::drop(kept(&state)?, &id).await? {
+    match DeadLetters::discard(kept(&state)?, &id).await? {
         true => Ok(Json(json!({ "dropped": id })).into_response()),
         false => Err(unknown(&id)),
     }
@@ -56,6 +58,10 @@ fn kept(state: &ApiState) -> Result<&dyn DeadLetters, Failure> {
 
 fn unknown(id: &str) -> Failure {
     Failure::not_found(format!("there is no dead letter {id:?}; it was retried, dropped or displaced, or never was"))
+}
+
+fn notice(notice: Notice) -> Value {
+    json!({ "source": notice.source, "text": notice.text, "time": notice.time })
 }
 
 fn letter(letter: &DeadLetter) -> Value {

@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
-use super::error::Failure;
 use crate::domain::error::{Problem, Reason};
 use crate::hub::Hub;
+use crate::web::Failure;
 
 /// What keeps this node from serving well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

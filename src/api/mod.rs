@@ -4,8 +4,6 @@
 mod advice;
 mod body;
 mod dead;
-mod error;
-mod gate;
 mod health;
 mod publish;
 mod query;
@@ -17,21 +15,17 @@ use axum::Router;
 use axum::extract::{FromRef, FromRequestParts, MatchedPath, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use serde::de::DeserializeOwned;
-use tower::ServiceBuilder;
-use tower_http::set_header::SetResponseHeaderLayer;
 
-pub use self::error::Failure;
-pub use self::gate::judge;
 pub use self::health::{Health, Trouble, Troubles};
 use crate::domain::access::Access;
 use crate::domain::dead::DeadLetters;
 use crate::domain::error::Reason;
 use crate::domain::limits::Limits;
 use crate::hub::Hub;
+use crate::web::{Failure, gated};
 
 /// What the routes need.
 #[derive(Clone)]
@@ -92,7 +86,7 @@ pub fn admin_router(health: Health, access: Arc<Access>, render: Arc<dyn Fn() ->
 
 /// `/metrics` alone, to be merged into the public routes where both share an address.
 pub fn metrics_router(access: Arc<Access>, render: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
-    layered(admin_routes(render), access)
+    gated(admin_routes(render), access)
 }
 
 fn admin_routes(render: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
@@ -106,20 +100,7 @@ fn readiness(health: Health) -> Router {
 }
 
 fn guarded(routes: Router, access: Arc<Access>) -> Router {
-    layered(routes.fallback(no_route).method_not_allowed_fallback(no_method), access)
-}
-
-/// The gate, and what every answer says to browsers: do not guess its type, do not embed it, do not keep it.
-pub fn layered(routes: Router, access: Arc<Access>) -> Router {
-    let set = |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
-    routes.layer(
-        ServiceBuilder::new()
-            .layer(set(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-            .layer(set(header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
-            .layer(set(header::CACHE_CONTROL, "no-store"))
-            .layer(from_fn_with_state(access, gate::guard))
-            .layer(gate::cors()),
-    )
+    gated(routes.fallback(no_route).method_not_allowed_fallback(no_method), access)
 }
 
 async fn description() -> Response {

@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use super::advice::{in_path, mend, or_text, sample, unsupported};
 use super::body::{self, Media};
-use super::error::Failure;
 use super::query::Query;
 use super::{ApiState, Segment};
 use crate::document::{self, Content, Document};
@@ -22,6 +21,7 @@ use crate::domain::position::Position;
 use crate::domain::store::{Append, Appended, StoreError};
 use crate::hub::Receipt;
 use crate::telemetry::{PUBLISHED, REFUSED};
+use crate::web::Failure;
 
 /// What is said of one message that was stored.
 #[derive(Serialize)]

@@ -4,8 +4,8 @@ use axum::extract::FromRequestParts;
 use axum::extract::Query as Pairs;
 use axum::http::request::Parts;
 
-use super::error::Failure;
 use crate::domain::error::{Problem, Reason};
+use crate::web::Failure;
 
 #[derive(Debug)]
 pub struct Query(Vec<(String, String)>);

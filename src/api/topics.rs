@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use super::error::Failure;
 use super::query::Query;
 use super::{ApiState, Segment, Segments};
 use crate::document::{self, quote};
@@ -13,6 +12,7 @@ use crate::domain::error::{Problem, Reason};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::store::{Page, ReadFrom, ReadLimit};
+use crate::web::Failure;
 
 /// Messages in an answer when nobody says how many.
 const USUAL: u32 = 100;

@@ -156,8 +156,10 @@ mod tests {
     fn the_tree_of_commands_is_sound_and_tells_its_exit_codes() {
         command().debug_assert();
         let help = command().render_help().to_string();
+        let page = include_str!("../../docs/cli.md");
         for (exit, text) in Exit::ALL {
             assert!(help.contains(&format!("  {}  {text}", exit as u8)), "{help}");
+            assert!(page.contains(&format!("| {} | {text} |", exit as u8)), "docs/cli.md");
         }
     }
 }

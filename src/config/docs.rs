@@ -63,7 +63,7 @@ pub fn toml(config: &Config) -> String {
     for setting in SETTINGS {
         if setting.section != section {
             section = setting.section;
-            let _ = write!(out, "{}# {section}\n", if out.is_empty() { "" } else { "\n" });
+            let _ = writeln!(out, "{}# {section}", if out.is_empty() { "" } else { "\n" });
         }
         let text = redacted(&setting.shown(&config.options));
         let plain = text == "true" || text == "false" || text.parse::<u64>().is_ok();

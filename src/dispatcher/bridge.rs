@@ -10,12 +10,13 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::notice::Throttle;
-use super::{Batch, Board, Entry, Outcome, Pause, Settled, Source, SourceError, Step, decode, metric, write_id};
+use super::{Batch, Board, Entry, Outcome, Pause, Settled, Source, SourceError, Step, decode, write_id};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::limits::Limits;
 use crate::domain::name::Topic;
 use crate::domain::store::{Append, Appended, EntryId, Fence, StoreError};
 use crate::hub::Hub;
+use crate::telemetry;
 
 /// The waits between attempts, from the first to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -158,7 +159,7 @@ impl<S: Source> Bridge<S> {
         });
         if let Some(problem) = &failed {
             let labels = [("source", self.source.name().to_owned()), ("reason", problem.reason.as_str().to_owned())];
-            metrics::counter!(metric::STOPS, &labels).increment(1);
+            metrics::counter!(telemetry::INGEST_STOPS, &labels).increment(1);
             if self.source.repeats() {
                 let whole = settled.iter().position(|s| matches!(s.outcome, Outcome::Failed(_))).unwrap_or(0);
                 settled.truncate(whole);
@@ -269,10 +270,11 @@ impl Tally {
 
     fn tell(self, source: &str, throttle: &Throttle) {
         for (result, count) in RESULTS.into_iter().zip(self.results).filter(|(_, count)| *count > 0) {
-            metrics::counter!(metric::ENTRIES, "source" => source.to_owned(), "result" => result).increment(count);
+            metrics::counter!(telemetry::INGEST_ENTRIES, "source" => source.to_owned(), "result" => result)
+                .increment(count);
         }
         for (id, problem) in self.dead {
-            metrics::counter!(metric::DEAD, "source" => source.to_owned(), "reason" => problem.reason.as_str())
+            metrics::counter!(telemetry::INGEST_DEAD, "source" => source.to_owned(), "reason" => problem.reason.as_str())
                 .increment(1);
             throttle.warn(problem.reason, source, || {
                 format!("entry {} cannot be used and is kept as a dead letter: {}", write_id(id), problem.text)

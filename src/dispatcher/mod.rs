@@ -22,32 +22,9 @@ use futures::future::BoxFuture;
 
 use crate::domain::error::Problem;
 use crate::domain::store::{Appended, EntryId, StoreError};
+use crate::telemetry;
 
-pub use notice::Notice;
 pub use start::{Dispatcher, Ingest, Options, StartError, start};
-
-/// Names of the metrics, all with the label `source`.
-pub mod metric {
-    /// Entries that were settled; label `result`: stored, repeated, skipped (applied before), dead, failed.
-    pub const ENTRIES: &str = "fanfare_ingest_entries_total";
-    /// Times that a batch stopped at an entry and was tried again; label `reason`.
-    pub const STOPS: &str = "fanfare_ingest_stops_total";
-    /// Entries that wait, and the age of the oldest.
-    pub const LAG_ENTRIES: &str = "fanfare_ingest_lag_entries";
-    pub const LAG_SECONDS: &str = "fanfare_ingest_lag_seconds";
-    /// 1 while this node works on the partition.
-    pub const OWNER: &str = "fanfare_ingest_owner";
-    /// Entries put aside; label `reason`.
-    pub const DEAD: &str = "fanfare_ingest_dead_total";
-    /// Dead letters that went because more than their capacity came.
-    pub const DEAD_DROPPED: &str = "fanfare_ingest_dead_dropped_total";
-    /// Entries that publishers trimmed away before they were read.
-    pub const TRIMMED: &str = "fanfare_ingest_trimmed_total";
-    /// Connections of the door.
-    pub const DOOR_CONNECTIONS: &str = "fanfare_door_connections";
-    /// Connections that the door closed; label `why`.
-    pub const DOOR_CLOSED: &str = "fanfare_door_closed_total";
-}
 
 /// One partition of what publishers wrote, read in order.
 ///
@@ -183,20 +160,20 @@ impl Board {
     fn lag(&self, entries: u64, oldest: Duration) {
         self.write(|status| {
             (status.lag_entries, status.lag) = (entries, oldest);
-            metrics::gauge!(metric::LAG_ENTRIES, "source" => status.name.clone()).set(entries as f64);
-            metrics::gauge!(metric::LAG_SECONDS, "source" => status.name.clone()).set(oldest.as_secs_f64());
+            metrics::gauge!(telemetry::INGEST_LAG, "source" => status.name.clone()).set(entries as f64);
+            metrics::gauge!(telemetry::INGEST_LAG_SECONDS, "source" => status.name.clone()).set(oldest.as_secs_f64());
         });
     }
 
     fn owner(&self, owner: bool) {
         self.write(|status| {
             status.owner = owner;
-            metrics::gauge!(metric::OWNER, "source" => status.name.clone()).set(f64::from(u8::from(owner)));
+            metrics::gauge!(telemetry::INGEST_OWNER, "source" => status.name.clone()).set(f64::from(u8::from(owner)));
             if !owner {
                 // What waits is the owner's to tell.
                 (status.lag_entries, status.lag) = (0, Duration::ZERO);
-                metrics::gauge!(metric::LAG_ENTRIES, "source" => status.name.clone()).set(0.0);
-                metrics::gauge!(metric::LAG_SECONDS, "source" => status.name.clone()).set(0.0);
+                metrics::gauge!(telemetry::INGEST_LAG, "source" => status.name.clone()).set(0.0);
+                metrics::gauge!(telemetry::INGEST_LAG_SECONDS, "source" => status.name.clone()).set(0.0);
             }
         });
     }

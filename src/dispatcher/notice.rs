@@ -1,4 +1,4 @@
-//! What operators are told: lines in the log, at most one a minute of a kind, and notices that stay visible.
+//! What operators are told in the log: at most one line a minute of a kind.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,17 +13,6 @@ const QUIET: Duration = Duration::from_secs(60);
 
 /// Kinds remembered. A kind is a reason and a source, both of which are few.
 const MOST_KINDS: usize = 1_000;
-
-/// Something that is not an entry, but that whoever looks at dead letters must know: entries that went before they
-/// were read, or a publisher that writes next to us.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    pub source: String,
-    /// What was seen and what to change.
-    pub text: String,
-    /// When it was seen last, milliseconds since 1970.
-    pub time: u64,
-}
 
 /// Lets one line of a kind through, then counts until its time is over.
 #[derive(Debug, Default)]

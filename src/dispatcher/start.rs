@@ -4,18 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::bridge::Bridge;
 use super::notice::Throttle;
 use super::redis::{RedisDead, Shared, Watcher};
-use super::{Board, Notice, Pause, Source, SourceStatus, door, redis};
+use super::{Board, Pause, Source, SourceStatus, door, redis};
 use crate::domain::dead::{DeadLetterBox, DeadLetters};
 use crate::domain::limits::Limits;
-use crate::domain::store::StoreError;
 use crate::hub::Hub;
 
 /// Where publishers write.
@@ -45,7 +42,7 @@ impl Default for Options {
 pub enum StartError {
     #[error("the ingest queue (--ingest): {0}")]
     Redis(String),
-    #[error("the Redis-protocol door (--door-listen): {0}")]
+    #[error("the Redis-protocol door (--redis-listen): {0}")]
     Door(String),
 }
 
@@ -56,7 +53,6 @@ pub struct Dispatcher {
     stop: CancellationToken,
     patience: Duration,
     dead: Arc<dyn DeadLetters>,
-    shared: Option<Arc<Shared>>,
     watcher: Option<JoinHandle<()>>,
     door: Option<SocketAddr>,
 }
@@ -76,7 +72,6 @@ pub async fn start(hub: Hub, ingest: Ingest, options: Options) -> Result<Dispatc
             let watcher = Watcher::new(shared.clone(), dispatcher.boards[0].clone(), dispatcher.throttle.clone());
             let mut dispatcher = dispatcher.done(Arc::new(RedisDead::new(shared.clone())));
             dispatcher.watcher = Some(tokio::spawn(watcher.run()));
-            dispatcher.shared = Some(shared);
             Ok(dispatcher)
         }
         Ingest::Door(settings, dead) => {
@@ -125,7 +120,6 @@ impl Starting {
             stop: self.stop,
             patience: self.options.patience,
             dead,
-            shared: None,
             watcher: None,
             door: None,
         }
@@ -140,14 +134,6 @@ impl Dispatcher {
 
     pub fn dead(&self) -> Arc<dyn DeadLetters> {
         self.dead.clone()
-    }
-
-    /// What operators must know and is no dead letter: entries trimmed away unread, publishers that write next to us.
-    pub fn notices(&self) -> BoxFuture<'static, Result<Vec<Notice>, StoreError>> {
-        match self.shared.clone() {
-            Some(shared) => async move { redis::notices(&shared).await }.boxed(),
-            None => async { Ok(Vec::new()) }.boxed(),
-        }
     }
 
     /// Where the door listens, if there is one.

@@ -24,6 +24,17 @@ pub struct DeadLetter {
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// Something that is not an entry, but that whoever looks at dead letters must know: entries that went before they
+/// were read, or a publisher that writes next to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    pub source: String,
+    /// What was seen and what to change.
+    pub text: String,
+    /// When it was seen last, milliseconds since 1970.
+    pub time: u64,
+}
+
 /// Where dead letters are kept. Bounded: the oldest go when more than `capacity` are kept, and that is counted.
 pub trait DeadLetters: Send + Sync + 'static {
     fn capacity(&self) -> usize;
@@ -33,11 +44,16 @@ pub trait DeadLetters: Send + Sync + 'static {
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>>;
 
+    /// What else is to be known of the sources. Where nothing can be, there is nothing.
+    fn notices(&self) -> BoxFuture<'static, Result<Vec<Notice>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     /// Puts a letter back at the end of its source, in one step, so that it is read again. `false`: there is no such letter.
     fn retry(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>>;
 
     /// Removes a letter for good. `false`: there is no such letter.
-    fn drop(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>>;
+    fn discard(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>>;
 }
 
 /// What a source needs that keeps no entries of its own, like the hub's Redis-protocol door: a place for what it could

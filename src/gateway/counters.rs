@@ -1,32 +1,49 @@
 //! What the gateway counts. The names stand, with their help, in `telemetry`.
 
+use metrics::{counter, gauge};
+
 use crate::domain::error::{CloseCode, Reason};
 use crate::domain::store::GapCause;
+use crate::telemetry;
+
+const DOOR: &str = "websocket";
+
+pub fn count_accepted() {
+    counter!(telemetry::ACCEPTED, "transport" => DOOR).increment(1);
+}
+
+pub fn count_command(verb: &'static str) {
+    counter!(telemetry::COMMANDS, "verb" => verb).increment(1);
+}
 
 pub fn count_delivered(count: usize) {
-    metrics::counter!("fanfare_delivered_total").increment(count as u64);
+    counter!(telemetry::DELIVERED).increment(count as u64);
 }
 
-pub fn count_published(door: &'static str, count: u64) {
-    metrics::counter!("fanfare_published_total", "door" => door).increment(count);
+pub fn count_published() {
+    counter!(telemetry::PUBLISHED, "door" => DOOR).increment(1);
 }
 
-pub fn count_refused(door: &'static str, reason: Reason) {
-    metrics::counter!("fanfare_refused_total", "door" => door, "reason" => reason.as_str()).increment(1);
+pub fn count_refused(reason: Reason) {
+    counter!(telemetry::REFUSED, "door" => DOOR, "reason" => reason.as_str()).increment(1);
 }
 
 pub fn count_gap(why: GapCause) {
-    metrics::counter!("fanfare_gaps_total", "why" => why.as_str()).increment(1);
+    counter!(telemetry::GAPS, "why" => why.as_str()).increment(1);
 }
 
-pub fn count_closed(code: CloseCode) {
-    metrics::counter!("fanfare_closed_total", "code" => code.code().to_string()).increment(1);
+/// `None`: the peer just went.
+pub fn count_closed(code: Option<CloseCode>) {
+    counter!(telemetry::CLOSED, "code" => code.map_or(1006, CloseCode::code).to_string()).increment(1);
 }
 
 pub fn set_connections(count: usize) {
-    metrics::gauge!("fanfare_connections").set(count as f64);
+    gauge!(telemetry::CONNECTIONS).set(count as f64);
 }
 
-pub fn set_outbox_bytes(shard: usize, bytes: usize) {
-    metrics::gauge!("fanfare_outbox_bytes", "shard" => shard.to_string()).set(bytes as f64);
+/// Of one shard.
+pub fn set_load(shard: usize, subscriptions: usize, outbox_bytes: usize) {
+    let shard = shard.to_string();
+    gauge!(telemetry::SUBSCRIPTIONS, "shard" => shard.clone()).set(subscriptions as f64);
+    gauge!(telemetry::OUTBOX_BYTES, "shard" => shard).set(outbox_bytes as f64);
 }

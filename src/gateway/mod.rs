@@ -57,7 +57,7 @@ pub struct Gateway {
 struct Inner {
     shards: Vec<mpsc::Sender<ToGateway>>,
     /// Connections of each shard, to choose the least loaded.
-    loads: Vec<Arc<AtomicUsize>>,
+    loads: Arc<[AtomicUsize]>,
     numbers: AtomicU64,
     draining: AtomicBool,
     limits: Arc<Limits>,
@@ -91,13 +91,18 @@ struct Arrival {
 struct Slot {
     number: u64,
     shard: usize,
-    load: Arc<AtomicUsize>,
+    loads: Arc<[AtomicUsize]>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.loads[self.shard].fetch_sub(1, Ordering::Relaxed);
+        counters::set_connections(total(&self.loads));
     }
+}
+
+fn total(loads: &[AtomicUsize]) -> usize {
+    loads.iter().map(|l| l.load(Ordering::Relaxed)).sum()
 }
 
 impl Gateway {
@@ -108,7 +113,7 @@ impl Gateway {
         limits: Arc<Limits>,
         access: Arc<Access>,
     ) -> io::Result<(Gateway, Threads)> {
-        let (mut shards, mut loads, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut shards, mut threads) = (Vec::new(), Vec::new());
         for (i, from_hub) in channels.from_hub.into_iter().enumerate() {
             let (sender, arrivals) = mpsc::channel(ARRIVALS);
             let (hub, limits) = (hub.clone(), limits.clone());
@@ -119,9 +124,9 @@ impl Gateway {
                 local.block_on(&runtime, shard.run(from_hub, arrivals));
             })?;
             shards.push(sender);
-            loads.push(Arc::default());
             threads.push(thread);
         }
+        let loads = shards.iter().map(|_| AtomicUsize::new(0)).collect();
         let inner =
             Inner { shards, loads, numbers: AtomicU64::new(1), draining: AtomicBool::new(false), limits, access };
         Ok((Gateway { inner: Arc::new(inner) }, Threads(threads)))
@@ -137,7 +142,7 @@ impl Gateway {
 
     /// How many sockets are open.
     pub fn connections(&self) -> usize {
-        self.inner.loads.iter().map(|l| l.load(Ordering::Relaxed)).sum()
+        total(&self.inner.loads)
     }
 
     /// A place in the least loaded shard. `None`: the node has more connections than it may have, even those included
@@ -150,7 +155,8 @@ impl Gateway {
         load.fetch_add(1, Ordering::Relaxed);
         counters::set_connections(self.connections());
         let number = self.inner.numbers.fetch_add(1, Ordering::Relaxed);
-        Some(Slot { number, shard, load: load.clone() })
+        counters::count_accepted();
+        Some(Slot { number, shard, loads: self.inner.loads.clone() })
     }
 
     fn is_full(&self) -> bool {

@@ -72,12 +72,13 @@ impl Shard {
 
     pub(super) async fn serve(self: Rc<Self>, connection: Rc<Connection>, opening: Opening) {
         let slot = self.start(&connection, opening);
+        let mut closed = None;
         loop {
             let state = connection.io.borrow().state;
             match state {
                 State::Ended => break,
                 State::Cut(code) => {
-                    counters::count_closed(code);
+                    closed = Some(code);
                     tracing::debug!(connection = %connection.name, code = code.code(), "closing");
                     connection.start_close(code, self.now());
                     continue;
@@ -100,6 +101,7 @@ impl Shard {
                 },
             }
         }
+        counters::count_closed(closed);
         self.forget(&connection);
         drop(slot);
     }
@@ -177,6 +179,9 @@ impl Shard {
     fn on_request(self: &Rc<Self>, connection: &Rc<Connection>, request: Result<Request, Refusal>, now: Instant) {
         let effects = {
             let subscribed = connection.subscriptions.borrow().len();
+            if let Ok(request) = &request {
+                counters::count_command(request.command.verb());
+            }
             let session = &mut connection.protocol.borrow_mut().session;
             session.on_request(now, request, subscribed, connection.in_flight.get())
         };
@@ -184,7 +189,7 @@ impl Shard {
             match effect {
                 Effect::Say(event) => {
                     if let Event::Error { problem, .. } = &event {
-                        counters::count_refused("websocket", problem.reason);
+                        counters::count_refused(problem.reason);
                     }
                     connection.say(&event, &self.limits, now);
                 }
@@ -219,11 +224,11 @@ impl Shard {
         self.answer_later(connection, async move {
             match stored.await {
                 Ok(receipt) => {
-                    counters::count_published("websocket", 1);
+                    counters::count_published();
                     Event::Published { id, topic, stored: receipt.stored, durability: receipt.durability, ignored }
                 }
                 Err(problem) => {
-                    counters::count_refused("websocket", problem.reason);
+                    counters::count_refused(problem.reason);
                     Event::error(id, "pub", &topic, problem)
                 }
             }

@@ -242,12 +242,13 @@ impl Shard {
 
     fn on_tick(self: &Rc<Self>) {
         let now = self.now();
-        let mut waiting = 0;
+        let (mut waiting, mut subscriptions) = (0, 0);
         for (_, connection) in self.connections.borrow().iter() {
             connection.on_tick(&self.limits, now);
             waiting += connection.io.borrow().outbox.bytes();
+            subscriptions += connection.subscriptions.borrow().len();
         }
-        counters::set_outbox_bytes(self.id.0, waiting);
+        counters::set_load(self.id.0, subscriptions, waiting);
         self.give_up_waiting(now);
     }
 }

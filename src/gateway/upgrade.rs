@@ -1,12 +1,15 @@
 //! From an HTTP request to a socket of ours: judges it, answers the handshake, and takes the bare TCP stream out of the
 //! HTTP server. Whoever is refused learns why in a form that it can read.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::header::{self, HeaderMap, HeaderValue};
-use axum::http::{Method, StatusCode};
-use axum::response::Response;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -15,13 +18,12 @@ use tokio::net::TcpStream;
 use tungstenite::handshake::derive_accept_key;
 
 use super::{Arrival, Gateway, counters};
-use crate::document::quote;
-use crate::domain::access;
 use crate::domain::command::{Command, Refusal, Request};
 use crate::domain::error::{CloseCode, Problem, Reason};
 use crate::domain::name::Topic;
 use crate::domain::store::ReadFrom;
 use crate::protocol;
+use crate::web::{self, Failure};
 
 /// Unsent bytes that the kernel holds for one socket; beyond it we see that the peer is slow.
 const UNSENT: u32 = 128 * 1024;
@@ -46,27 +48,26 @@ impl Gateway {
         let headers = request.headers();
         let accept = match handshake(request.method(), headers) {
             Ok(accept) => accept,
-            Err((status, text)) => return refusal(status, Reason::BadFrame, &text),
+            Err((status, text)) => return refuse_handshake(status, text),
         };
         let subprotocol =
             protocol::choose(header_text(headers, header::SEC_WEBSOCKET_PROTOCOL).unwrap_or("").split(','));
         let slot = self.place();
-        let refused = self.judge(headers, slot.is_none() || self.is_full()).err();
-        if let Some((_, _, problem)) = &refused {
-            counters::count_refused("websocket", problem.reason);
-            tracing::warn!(reason = %problem.reason, "{}", problem.text);
-        }
+        let refused = self.judge(request.uri(), headers, slot.is_none() || self.is_full()).err();
         // A browser reads nothing but the close code of a socket that was open.
         let is_browser = headers.contains_key(header::ORIGIN) || subprotocol.is_some();
         let (Some(slot), true) = (slot, refused.is_none() || is_browser) else {
-            let (status, _, problem) = refused.expect("without a place it is refused");
-            return refusal(status, problem.reason, &problem.text);
+            return refused.expect("without a place it is refused").1.into_response();
         };
         let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
-            return refusal(StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal, "this connection cannot be upgraded");
+            return Failure::new(Reason::Internal, "this connection cannot be upgraded").into_response();
         };
         let (requests, batch) = opening(request.uri().query().unwrap_or(""));
-        let refuse = refused.map(|(_, code, _)| code);
+        let refuse = refused.map(|(code, failure)| {
+            tracing::debug!(?failure, "upgraded only to be told why not");
+            counters::count_refused(failure.reason());
+            code
+        });
         let gateway = self.clone();
         tokio::spawn(async move {
             match take_over(upgrade).await {
@@ -90,23 +91,17 @@ impl Gateway {
         response
     }
 
-    fn judge(&self, headers: &HeaderMap, full: bool) -> Result<(), (StatusCode, CloseCode, Problem)> {
-        if self.inner.draining.load(std::sync::atomic::Ordering::Relaxed) {
+    fn judge(&self, uri: &Uri, headers: &HeaderMap, full: bool) -> Result<(), (CloseCode, Failure)> {
+        if self.inner.draining.load(Ordering::Relaxed) {
             let problem = Problem::new(Reason::Unavailable, "this node is shutting down; connect to another, or again");
-            return Err((StatusCode::SERVICE_UNAVAILABLE, CloseCode::Drain, problem));
+            return Err((CloseCode::Drain, problem.retry_after(Duration::from_secs(1)).into()));
         }
-        let (host, origin) = (header_text(headers, header::HOST), header_text(headers, header::ORIGIN));
-        self.inner.access.judge(host, origin).map_err(|refusal| {
-            let status = match refusal {
-                access::Refusal::Host(_) => StatusCode::MISDIRECTED_REQUEST,
-                access::Refusal::Origin(_) => StatusCode::FORBIDDEN,
-            };
-            (status, CloseCode::Origin, Problem::new(Reason::Origin, refusal.to_string()))
-        })?;
+        web::judge(&self.inner.access, uri, headers).map_err(|refusal| (CloseCode::Origin, refusal.into()))?;
         if full {
             let most = self.inner.limits.connections;
-            let problem = Problem::new(Reason::TooMany, format!("this node has its {most} connections; try another"));
-            return Err((StatusCode::SERVICE_UNAVAILABLE, CloseCode::Limit, problem));
+            let text = format!("this node has its {most} connections (--max-connections); try another");
+            let failure = Failure::new(Reason::TooMany, text).status(StatusCode::SERVICE_UNAVAILABLE);
+            return Err((CloseCode::Limit, failure));
         }
         Ok(())
     }
@@ -178,26 +173,6 @@ fn opening(query: &str) -> (Vec<Result<Request, Refusal>>, bool) {
     (requests.collect(), batch)
 }
 
-fn refusal(status: StatusCode, reason: Reason, text: &str) -> Response {
-    let body = format!(
-        r#"{{"type":"urn:fanfare:error:{reason}","title":"{reason}","status":{},"detail":{}}}"#,
-        status.as_u16(),
-        quote(text)
-    );
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if status == StatusCode::UPGRADE_REQUIRED {
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
-}
-
 fn header_text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
@@ -209,4 +184,15 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
         .filter_map(|v| v.to_str().ok())
         .flat_map(|v| v.split(','))
         .any(|t| t.trim().eq_ignore_ascii_case(token))
+}
+
+fn refuse_handshake(status: StatusCode, text: String) -> Response {
+    let failure = Failure::new(Reason::BadFrame, text).status(status);
+    match status {
+        StatusCode::UPGRADE_REQUIRED => failure
+            .header(header::UPGRADE, HeaderValue::from_static("websocket"))
+            .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+            .into_response(),
+        _ => failure.into_response(),
+    }
 }

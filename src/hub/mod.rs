@@ -6,15 +6,19 @@ pub mod outbox;
 mod registry;
 mod sequencer;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use metrics::histogram;
 use tokio::sync::mpsc;
 
 use self::registry::Registry;
 pub use self::registry::{ShardId, Ticket};
+use self::sequencer::Sequencer;
 use crate::domain::codec::Format;
 use crate::domain::replay::Gap;
 
@@ -23,12 +27,15 @@ use crate::domain::message::{Durability, Message, Publication};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::store::{Append, Appended, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus};
+use crate::telemetry;
 
 /// A handle to the hub; clones are the same hub.
 #[derive(Clone)]
 pub struct Hub {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
+    /// The feed is interrupted: what is published now reaches subscribers late.
+    interrupted: Arc<AtomicBool>,
 }
 
 /// What a shard gets from the hub. For one topic these come in order: `Joined`, then whatever follows that position.
@@ -79,7 +86,7 @@ pub struct Receipt {
 impl Hub {
     /// A hub without shards: publishes and reads.
     pub fn new(store: Arc<dyn Store>) -> Hub {
-        Hub { store, registry: Arc::default() }
+        Hub { store, registry: Arc::default(), interrupted: Arc::default() }
     }
 
     /// A hub that feeds shards through the given channels; the first is `ShardId(0)`. The future is the sequencer: it
@@ -89,8 +96,10 @@ impl Hub {
         shards: Vec<mpsc::Sender<ToShard>>,
     ) -> (Hub, impl Future<Output = ()> + Send + 'static) {
         let registry = Arc::<Registry>::default();
-        let sequencer = sequencer::Sequencer { store: store.clone(), registry: registry.clone(), shards };
-        (Hub { store, registry }, sequencer.run())
+        let interrupted = Arc::<AtomicBool>::default();
+        let sequencer =
+            Sequencer { store: store.clone(), registry: registry.clone(), shards, interrupted: interrupted.clone() };
+        (Hub { store, registry, interrupted }, sequencer.run())
     }
 
     /// A shard's first subscriber of a topic: `ToShard::Joined` with this ticket follows.
@@ -112,7 +121,7 @@ impl Hub {
     pub fn publish(&self, publication: Publication) -> BoxFuture<'static, Result<Receipt, Problem>> {
         let topic = publication.topic.clone();
         let durability = self.store.status().durability;
-        let stored = self.store.append(vec![Append { publication, fence: None }]);
+        let stored = self.append(vec![Append { publication, fence: None }]);
         async move {
             let answer = stored.await.pop().unwrap_or_else(|| Err(StoreError::Broken("no answer".into())))?;
             match answer {
@@ -127,7 +136,13 @@ impl Hub {
 
     /// Stores a batch, fenced or not, and answers item by item. For the dispatcher and the HTTP API.
     pub fn append(&self, batch: Vec<Append>) -> BoxFuture<'static, Vec<Result<Appended, StoreError>>> {
-        self.store.append(batch)
+        let (begun, stored) = (Instant::now(), self.store.append(batch));
+        async move {
+            let answers = stored.await;
+            histogram!(telemetry::APPEND_SECONDS).record(begun.elapsed());
+            answers
+        }
+        .boxed()
     }
 
     pub fn read(
@@ -136,14 +151,24 @@ impl Hub {
         from: ReadFrom,
         limit: ReadLimit,
     ) -> BoxFuture<'static, Result<Page, StoreError>> {
-        self.store.read(topic, from, limit)
+        let (begun, page) = (Instant::now(), self.store.read(topic, from, limit));
+        async move {
+            let page = page.await;
+            histogram!(telemetry::READ_SECONDS).record(begun.elapsed());
+            page
+        }
+        .boxed()
     }
 
     /// The one message at a position, if it is still kept.
     pub fn find(&self, topic: &Topic, at: Position) -> BoxFuture<'static, Result<Option<Message>, StoreError>> {
-        let page =
-            self.store.read(topic, ReadFrom::After(at.before()), ReadLimit { messages: 1, ..ReadLimit::default() });
+        let page = self.read(topic, ReadFrom::After(at.before()), ReadLimit { messages: 1, ..ReadLimit::default() });
         async move { Ok(page.await?.messages.into_iter().find(|m| m.at == at)) }.boxed()
+    }
+
+    /// Whether the feed is interrupted: subscribers then get late what is published, and are told what they miss.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     /// How the store is at this moment.

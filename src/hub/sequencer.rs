@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
+use metrics::counter;
 use tokio::sync::mpsc;
 
 use super::registry::{Registry, ShardId, Ticket, Want};
@@ -20,6 +22,7 @@ use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::replay::{Item, walk};
 use crate::domain::store::{FeedEvent, Page, ReadFrom, ReadLimit, Store, StoreError, Watch};
+use crate::telemetry;
 
 /// Topics read from the store at the same time; the rest wait their turn.
 const READS_AT_ONCE: usize = 64;
@@ -32,6 +35,7 @@ pub struct Sequencer {
     pub store: Arc<dyn Store>,
     pub registry: Arc<Registry>,
     pub shards: Vec<mpsc::Sender<ToShard>>,
+    pub interrupted: Arc<AtomicBool>,
 }
 
 /// How far a wanted topic is.
@@ -73,6 +77,7 @@ struct Running {
     reads: FuturesUnordered<BoxFuture<'static, Read>>,
     waiting: Vec<(Topic, Duration)>,
     stays: u64,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Sequencer {
@@ -88,6 +93,7 @@ impl Sequencer {
             reads: FuturesUnordered::new(),
             waiting: Vec::new(),
             stays: 0,
+            interrupted: self.interrupted,
         };
         loop {
             tokio::select! {
@@ -162,8 +168,13 @@ impl Running {
                 }
             }
             // What is fed until it is whole again still follows by position, or shows a hole.
-            FeedEvent::Interrupted => tracing::warn!("the feed was interrupted"),
+            FeedEvent::Interrupted => {
+                tracing::warn!("the feed was interrupted");
+                counter!(telemetry::FEED_INTERRUPTIONS).increment(1);
+                self.interrupted.store(true, Ordering::Relaxed);
+            }
             FeedEvent::Restored => {
+                self.interrupted.store(false, Ordering::Relaxed);
                 let topics: Vec<Topic> = self.flows.keys().cloned().collect();
                 tracing::info!(topics = topics.len(), "the feed is back, comparing positions");
                 for topic in topics {

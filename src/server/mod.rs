@@ -25,7 +25,8 @@ use crate::domain::store::Store;
 use crate::gateway::{Channels, Gateway, Threads};
 use crate::hub::Hub;
 use crate::store;
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Metrics};
+use crate::web;
 
 /// Ports that the demo tries one after the other.
 const DEMO_PORTS: u16 = 50;
@@ -92,15 +93,16 @@ impl Server {
         let limits = Arc::new(options.limits.clone());
         let (gateway, threads) = Gateway::start(&hub, channels, limits.clone(), access.clone())?;
         let draining = Arc::new(AtomicBool::new(false));
-        let troubles = troubles(draining.clone(), dispatcher.clone());
+        let troubles = troubles(hub.clone(), draining.clone(), dispatcher.clone());
         let health = Health { hub: hub.clone(), troubles: troubles.clone() };
         let facts = facts(options, mode, http, door, opened.store.status().kind);
 
+        let observed = hub.clone();
         let state = ApiState { hub, dead, access: access.clone(), limits, troubles };
         let socket = gateway.clone();
         let mut router = api::router(state)
             .merge(crate::gateway::routes(gateway.clone()))
-            .merge(api::layered(demo::routes(facts, move |request| socket.upgrade(request)), access.clone()));
+            .merge(web::gated(demo::routes(facts, move |request| socket.upgrade(request)), access.clone()));
         let render: Arc<dyn Fn() -> String + Send + Sync> = Arc::new({
             let metrics = metrics.clone();
             move || metrics.render()
@@ -118,7 +120,7 @@ impl Server {
         }
         serving.push(public.serve(router, options.handshake, stop.clone()));
 
-        let mut side = vec![tokio::spawn(sequencer), tokio::spawn(tidy(metrics))];
+        let mut side = vec![tokio::spawn(sequencer), tokio::spawn(tidy(metrics, observed))];
         if let (Mode::Demo, Some(door)) = (mode, door) {
             side.push(tokio::spawn(demo::publish_vitals(format!("redis://{door}"), options.ingest_stream.clone())));
         }
@@ -231,11 +233,15 @@ fn terms(lease: Duration) -> dispatcher::redis::Terms {
     dispatcher::redis::Terms { lease, renewal: usual.renewal.min(lease * 3 / 10), ..usual }
 }
 
-fn troubles(draining: Arc<AtomicBool>, dispatcher: Arc<std::sync::Mutex<Option<Dispatcher>>>) -> Troubles {
+fn troubles(hub: Hub, draining: Arc<AtomicBool>, dispatcher: Arc<std::sync::Mutex<Option<Dispatcher>>>) -> Troubles {
     Arc::new(move || {
         let mut troubles = Vec::new();
         if draining.load(Ordering::Relaxed) {
             troubles.push(Trouble { part: "drain", text: "this node is shutting down".into() });
+        }
+        if hub.is_interrupted() {
+            let text = "the store's feed is interrupted; subscribers get what is published when it is back";
+            troubles.push(Trouble { part: "feed", text: text.into() });
         }
         if let Some(dispatcher) = &*dispatcher.lock().unwrap_or_else(|e| e.into_inner()) {
             for source in dispatcher.status() {
@@ -272,11 +278,15 @@ fn facts(
     }
 }
 
-async fn tidy(metrics: Metrics) {
+/// Sorts measurements, and sets the gauges that nobody else sets.
+async fn tidy(metrics: Metrics, hub: Hub) {
     let mut tick = tokio::time::interval(TIDY);
     loop {
         tick.tick().await;
         metrics.tidy();
+        let status = hub.status();
+        metrics::gauge!(telemetry::STORE_UP, "store" => status.kind).set(f64::from(u8::from(status.trouble.is_none())));
+        metrics::gauge!(telemetry::TOPICS).set(hub.topics() as f64);
     }
 }
 

@@ -16,7 +16,9 @@ const START_WITHIN = 20_000
 /** A running `fanfare demo` on free ports: { url, facts, stop }. */
 export async function startHub() {
   const args = ["demo", "--listen", "127.0.0.1:0", "--redis-listen", "127.0.0.1:0"]
-  const child = spawn(binary, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] })
+  // Its settings are these and no others; a variable of the tests is none of its settings.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("FANFARE_")))
+  const child = spawn(binary, args, { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] })
   const kill = () => child.kill("SIGKILL")
   process.on("exit", kill)
   let said = ""

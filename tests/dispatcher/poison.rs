@@ -152,11 +152,11 @@ async fn letters_are_listed_in_pages_retried_and_dropped() {
     let anew = dead.list(None, 100).await.unwrap();
     assert!(anew.iter().all(|letter| !seen.contains(&letter.id)));
     for letter in &anew {
-        assert_eq!(dead.as_ref().drop(&letter.id).await, Ok(true));
+        assert_eq!(dead.discard(&letter.id).await, Ok(true));
     }
     for id in ["", "x", "1-1", "1-1@elsewhere", "1-1@fanfare:in"] {
         assert_eq!(dead.retry(id).await, Ok(false), "{id}");
-        assert_eq!(dead.as_ref().drop(id).await, Ok(false), "{id}");
+        assert_eq!(dead.discard(id).await, Ok(false), "{id}");
     }
     assert_eq!(dead.count().await, Ok(0));
     dispatcher.stop().await;

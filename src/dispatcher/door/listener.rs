@@ -19,8 +19,9 @@ use super::queue::Intake;
 use super::resp::{Bad, Read, Reader, Reply, Version};
 use super::session::{Session, Slot};
 use crate::dispatcher::notice::Throttle;
-use crate::dispatcher::{Content, metric, write_id};
+use crate::dispatcher::{Content, write_id};
 use crate::domain::error::Reason;
+use crate::telemetry;
 
 /// Bytes that are asked for in one read.
 const READ: usize = 16 * 1024;
@@ -76,9 +77,9 @@ impl Door {
             let id = ids.fetch_add(1, Ordering::Relaxed) + 1;
             let door = self.clone();
             tokio::spawn(async move {
-                metrics::gauge!(metric::DOOR_CONNECTIONS).increment(1);
+                metrics::gauge!(telemetry::DOOR_CONNECTIONS).increment(1);
                 door.serve(stream, peer, id).await;
-                metrics::gauge!(metric::DOOR_CONNECTIONS).decrement(1);
+                metrics::gauge!(telemetry::DOOR_CONNECTIONS).decrement(1);
                 drop(place);
             });
         }
@@ -113,7 +114,7 @@ impl Door {
                 "foreign"
             }
         };
-        metrics::counter!(metric::DOOR_CLOSED, "why" => why).increment(1);
+        metrics::counter!(telemetry::DOOR_CLOSED, "why" => why).increment(1);
         let _ = stream.shutdown().await;
         // With bytes unread the socket would be reset, and replies on their way with it.
         let mut rest = [0; 4096];

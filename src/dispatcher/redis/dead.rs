@@ -9,7 +9,7 @@ use redis::cmd;
 use super::Shared;
 use super::keys::{Kind, Partition};
 use crate::dispatcher::{SourceError, parse_id, write_id};
-use crate::domain::dead::{DeadLetter, DeadLetters};
+use crate::domain::dead::{DeadLetter, DeadLetters, Notice};
 use crate::domain::error::Reason;
 use crate::domain::store::{EntryId, StoreError};
 
@@ -43,6 +43,11 @@ impl RedisDead {
 impl DeadLetters for RedisDead {
     fn capacity(&self) -> usize {
         self.shared.options.dead_letters * self.shared.partitions.len()
+    }
+
+    fn notices(&self) -> BoxFuture<'static, Result<Vec<Notice>, StoreError>> {
+        let shared = self.shared.clone();
+        async move { super::foreign::notices(&shared).await }.boxed()
     }
 
     fn list(&self, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Vec<DeadLetter>, StoreError>> {
@@ -105,7 +110,7 @@ impl DeadLetters for RedisDead {
         .boxed()
     }
 
-    fn drop(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>> {
+    fn discard(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>> {
         let Some(place) = self.place(id) else { return async { Ok(false) }.boxed() };
         let shared = self.shared.clone();
         async move {

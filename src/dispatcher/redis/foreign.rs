@@ -8,9 +8,10 @@ use redis::{Value, cmd};
 
 use super::Shared;
 use super::keys::Kind;
+use crate::dispatcher::Board;
 use crate::dispatcher::decode::JAVA_STRING;
 use crate::dispatcher::notice::Throttle;
-use crate::dispatcher::{Board, Notice};
+use crate::domain::dead::Notice;
 use crate::domain::error::Reason;
 use crate::domain::store::StoreError;
 

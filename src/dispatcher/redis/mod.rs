@@ -12,7 +12,6 @@ use std::time::Duration;
 
 pub use dead::RedisDead;
 pub use foreign::Watcher;
-pub(super) use foreign::notices;
 pub use link::Patience;
 pub(crate) use source::RedisSource;
 

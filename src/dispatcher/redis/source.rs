@@ -10,9 +10,10 @@ use redis::{FromRedisValue, Script, Value, cmd};
 use super::Shared;
 use super::keys::{Kind, Partition};
 use crate::dispatcher::owner::{Lease, Register};
-use crate::dispatcher::{Batch, Board, Content, Entry, Outcome, Settled, Source, SourceError, Step, metric};
+use crate::dispatcher::{Batch, Board, Content, Entry, Outcome, Settled, Source, SourceError, Step};
 use crate::dispatcher::{parse_id, write_id};
 use crate::domain::store::EntryId;
+use crate::telemetry;
 
 /// Pairs of fields kept of a dead entry, no more than one call of Redis' Lua can take. A usable entry has about ten.
 const MOST_PAIRS: usize = 2_000;
@@ -104,7 +105,7 @@ impl RedisSource {
         self.board.lag(page.waiting, Duration::from_millis(oldest));
         if page.trimmed > 0 {
             let name = &self.partition.name;
-            metrics::counter!(metric::TRIMMED, "source" => name.clone()).increment(page.trimmed);
+            metrics::counter!(telemetry::INGEST_TRIMMED, "source" => name.clone()).increment(page.trimmed);
             tracing::warn!(
                 source = name,
                 trimmed = page.trimmed,
@@ -184,7 +185,7 @@ impl RedisSource {
         let Ok(dropped) = answer.parse::<u64>() else { return Err(SourceError::Lost) };
         self.at = last;
         if dropped > 0 {
-            metrics::counter!(metric::DEAD_DROPPED, "source" => partition.name.clone()).increment(dropped);
+            metrics::counter!(telemetry::DEAD_DISPLACED, "source" => partition.name.clone()).increment(dropped);
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ impl DeadLetters for EmbeddedDead {
         ask(&self.inbox, |reply| DeadCall::Retry { letter, reply })
     }
 
-    fn drop(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>> {
+    fn discard(&self, id: &str) -> BoxFuture<'static, Result<bool, StoreError>> {
         let Some(letter) = number(id) else { return no_such_letter() };
         ask(&self.inbox, |reply| DeadCall::Drop { letter, reply })
     }

@@ -8,6 +8,7 @@ use super::writer::error_of;
 use crate::domain::dead::DeadLetter;
 use crate::domain::error::Reason;
 use crate::domain::store::StoreError;
+use crate::telemetry;
 
 /// Bytes of all letters together; the oldest go beyond it.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -126,7 +127,7 @@ impl<'c> DeadTable<'c> {
         let done = done.and_then(|done| transaction.commit().map(|()| done).map_err(|e| error_of(&e)));
         match done {
             Ok((row, gone)) => {
-                metrics::counter!("fanfare_dead_letters_displaced_total").increment(gone);
+                metrics::counter!(telemetry::DEAD_DISPLACED).increment(gone);
                 Ok(row.to_string())
             }
             Err(error) => {

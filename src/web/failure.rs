@@ -57,6 +57,10 @@ impl Failure {
         self
     }
 
+    pub fn reason(&self) -> Reason {
+        self.problem.reason
+    }
+
     pub fn not_found(text: impl Into<String>) -> Failure {
         Failure::new(Reason::NotFound, text)
     }

@@ -6,17 +6,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use tower::ServiceBuilder;
 use tower_http::cors::{AllowOrigin, AllowPrivateNetwork, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
 
-use super::error::Failure;
+use super::failure::Failure;
 use crate::domain::access::{Access, Refusal};
 
 /// How long browsers may remember the answer to their first question.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+/// Routes behind the gate, and what every answer says to browsers: do not guess its type, do not embed it, do not keep it.
+pub fn gated(routes: Router, access: Arc<Access>) -> Router {
+    let set = |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
+    routes.layer(
+        ServiceBuilder::new()
+            .layer(set(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+            .layer(set(header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
+            .layer(set(header::CACHE_CONTROL, "no-store"))
+            .layer(from_fn_with_state(access, guard))
+            .layer(cors()),
+    )
+}
 
 /// Judges what came with a request.
 pub fn judge(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -29,7 +45,7 @@ pub fn judge(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<(), Refu
     access.judge(host, origin)
 }
 
-pub async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
     if let Err(refusal) = judge(&access, request.uri(), request.headers()) {
         tracing::debug!(path = request.uri().path(), %refusal, "refused at the gate");
         let vary = HeaderValue::from_static("origin");
@@ -39,7 +55,7 @@ pub async fn guard(State(access): State<Arc<Access>>, request: Request, next: Ne
 }
 
 /// CORS headers for requests that have passed the guard: their origin is one that may read the answers.
-pub fn cors() -> CorsLayer {
+fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::mirror_request())
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
