@@ -4,8 +4,9 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::Place;
+use super::nearest::nearest;
 use super::table::{SETTINGS, Setting};
-use super::{Place, nearest};
 
 /// A configuration file is small; what is larger is another file.
 const MOST_BYTES: u64 = 1 << 20;
