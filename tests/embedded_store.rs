@@ -9,7 +9,9 @@ use std::time::Duration;
 use fanfare::domain::dead::{DeadLetter, DeadLetterBox, DeadLetters};
 use fanfare::domain::error::Reason;
 use fanfare::domain::position::Position;
-use fanfare::domain::store::{FeedEvent, GapCause, ReadFrom, ReadLimit, Retention, Store, StoreError};
+use fanfare::domain::store::{
+    Append, Appended, FeedEvent, GapCause, ReadFrom, ReadLimit, Retention, Store, StoreError,
+};
 use fanfare::store::{OpenError, Opened, Options, open};
 use futures::{FutureExt, StreamExt};
 use support::*;
@@ -127,6 +129,29 @@ async fn beyond_the_bounds_new_topics_and_keys_are_refused_and_known_ones_go_on(
     assert_eq!(full, [false, false, true, false, true, false], "{answers:?}");
     assert!(matches!(store.read(&c, ReadFrom::Last(1), ALL).await, Err(StoreError::Full(_))));
     assert_eq!(stored(&store.append(vec![item(&b, "y")]).await[0]).offset, 2);
+}
+
+#[tokio::test]
+async fn a_fenced_item_that_found_no_room_for_its_key_is_not_passed_by_a_later_one() {
+    let (store, _dead) = open_memory(Options { topics: 2, idempotency_keys: 1, ..Options::default() }).await;
+    let (a, b, c) = (topic("a"), topic("b"), topic("c"));
+    let mark = |item: Append, ms| Append { fence: Some(fence("in", "life", ms, 0)), ..item };
+    let batch = vec![
+        mark(item_with_key(&a, "1", "k1"), 1),
+        mark(item_with_key(&a, "2", "k2"), 2),
+        mark(item(&a, "3"), 3),
+        mark(item_with_key(&a, "1", "k1"), 4),
+        mark(item(&b, "5"), 5),
+        mark(item(&c, "6"), 6),
+        mark(item(&c, "7"), 7),
+    ];
+    let answers = store.append(batch.clone()).await;
+    let full: Vec<_> = answers.iter().map(|a| matches!(a, Err(StoreError::Full(_)))).collect();
+    assert_eq!(full, [false, true, true, true, false, true, true], "{answers:?}");
+    // The same entry without its key is taken, and what follows it.
+    let again = store.append(vec![mark(item(&a, "2"), 2), batch[2].clone(), batch[3].clone()]).await;
+    assert_eq!((stored(&again[0]).offset, stored(&again[1]).offset), (2, 3));
+    assert!(matches!(again[2], Ok(Appended::Repeated { at }) if at.offset == 1), "{again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,8 @@
 
 #[path = "redis_store/bounds.rs"]
 mod bounds;
+#[path = "redis_store/fences.rs"]
+mod fences;
 #[path = "redis_store/outages.rs"]
 mod outages;
 #[path = "redis_store/scripts.rs"]

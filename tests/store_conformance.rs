@@ -20,7 +20,7 @@ mod times;
 use std::any::Any;
 use std::sync::Arc;
 
-use fanfare::domain::store::Store;
+use fanfare::domain::store::{Append, Store};
 use support::MovedClock;
 
 /// A store under test.
@@ -28,6 +28,8 @@ pub struct Subject {
     pub store: Arc<dyn Store>,
     /// Moves the store's clock, if it can be moved.
     pub clock: Option<MovedClock>,
+    /// A message to the topic `news` that this store refuses, for a reason that passes.
+    pub refused: Append,
     /// What must live as long as the store, like a server.
     pub guard: Box<dyn Any + Send>,
 }
@@ -62,6 +64,8 @@ macro_rules! cases {
                 an_ingest_entry_is_applied_once
                 fences_of_another_life_are_not_compared
                 fences_of_two_sources_and_two_topics_do_not_meet
+                what_follows_a_fenced_item_that_failed_is_not_stored
+                a_refusal_that_does_not_pass_holds_no_later_item_up
                 a_level_that_the_store_does_not_give_is_refused
                 closing_finishes_what_was_accepted_and_refuses_the_rest;
             reads:
@@ -109,15 +113,18 @@ macro_rules! timed_cases {
 }
 
 mod memory {
-    use super::{Subject, support::MovedClock};
+    use super::{Subject, support};
     use fanfare::domain::store::Retention;
     use fanfare::store::{Options, open};
 
+    const ROOM: usize = 16 * 1024 * 1024;
+
     async fn fresh(retention: Retention) -> Subject {
-        let clock = MovedClock::default();
-        let options = Options { retention, clock: clock.reader(), ..Options::default() };
+        let clock = support::MovedClock::default();
+        let options = Options { retention, clock: clock.reader(), total_bytes: ROOM as u64, ..Options::default() };
         let opened = open("memory", options).await.expect("a store in memory opens");
-        Subject { store: opened.store, clock: Some(clock), guard: Box::new(()) }
+        let refused = support::item(&support::topic("news"), vec![b'x'; ROOM + 1]);
+        Subject { store: opened.store, clock: Some(clock), refused, guard: Box::new(()) }
     }
 
     cases!(fresh);
@@ -125,7 +132,7 @@ mod memory {
 }
 
 mod redis {
-    use super::{Subject, server::RedisServer};
+    use super::{Subject, server::RedisServer, support};
     use fanfare::domain::store::Retention;
     use fanfare::store::{Options, open};
 
@@ -133,7 +140,10 @@ mod redis {
         let server = RedisServer::start();
         let options = Options { retention, ..Options::default() };
         let opened = open(&server.url(), options).await.expect("a store on Redis opens");
-        Subject { store: opened.store, clock: None, guard: Box::new(server) }
+        // Somebody else's list lies where this idempotency key belongs.
+        let refused = support::item_with_key(&support::topic("news"), "refused", "taken");
+        redis::cmd("RPUSH").arg(&["fanfare:{t41}:idem:news/taken", "x"]).exec(&mut server.connection()).unwrap();
+        Subject { store: opened.store, clock: None, refused, guard: Box::new(server) }
     }
 
     cases!(fresh);

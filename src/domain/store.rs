@@ -23,10 +23,10 @@ pub trait Store: Send + Sync + 'static {
     /// all the same. Stored messages of watched topics go to the feed, after they are stored.
     ///
     /// Fenced items: when one of them fails with a reason that passes (`Unavailable`, `Unconfirmed`, `Full`, `Broken`),
-    /// every later item of the same topic and source in the batch fails too and is not stored, and its fence does not
-    /// move. Whoever feeds fenced entries reads again from the first that failed; had a later one of its topic been
-    /// applied, the fence would skip the first for ever. A refusal that does not pass (`Conflict`, `Durability`)
-    /// holds nothing up.
+    /// no later item of the same topic and source in the batch is stored, and the fence does not move: they fail too,
+    /// or are `Skipped` where the fence was past them before. Whoever feeds fenced entries reads again from the first
+    /// that failed; had a later one of its topic been applied, the fence would skip the first for ever. A refusal that
+    /// does not pass (`Conflict`, `Durability`) holds nothing up.
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'static, Vec<Result<Appended, StoreError>>>;
 
     /// Reads a page of a topic. A topic that does not exist begins its first life here: its head, `epoch.0`, is a

@@ -3,13 +3,13 @@
 use super::*;
 
 /// Somebody who makes Redis forget its scripts all the time, and cuts all connections now and then.
-struct Vandal {
+pub struct Vandal {
     stop: Arc<AtomicBool>,
     rounds: std::thread::JoinHandle<u32>,
 }
 
 impl Vandal {
-    fn begin(server: &RedisServer, cuts: bool) -> Vandal {
+    pub fn begin(server: &RedisServer, cuts: bool) -> Vandal {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, mut connection) = (stop.clone(), server.connection());
         let rounds = std::thread::spawn(move || {
@@ -29,7 +29,7 @@ impl Vandal {
         Vandal { stop, rounds }
     }
 
-    fn end(self) -> u32 {
+    pub fn end(self) -> u32 {
         self.stop.store(true, Ordering::Relaxed);
         self.rounds.join().unwrap()
     }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use fanfare::domain::message::Durability;
-use fanfare::domain::store::{Appended, ReadFrom, ReadLimit, Retention, StoreError};
+use fanfare::domain::name::Topic;
+use fanfare::domain::store::{Append, Appended, ReadFrom, ReadLimit, Retention, StoreError};
 use futures::future::join_all;
 
 use crate::Subject;
@@ -197,6 +198,79 @@ pub async fn fences_of_two_sources_and_two_topics_do_not_meet<F: Future<Output =
     let answers = subject.store.append(batch).await;
     let told: Vec<_> = answers.iter().map(|a| matches!(a, Ok(Appended::Stored { .. }))).collect();
     assert_eq!(told, [true, true, true, false, false, true]);
+}
+
+pub async fn what_follows_a_fenced_item_that_failed_is_not_stored<F: Future<Output = Subject>>(
+    fresh: fn(Retention) -> F,
+) {
+    let Subject { store, refused, guard: _guard, .. } = fresh(Retention::default()).await;
+    let (news, other) = (topic("news"), topic("other"));
+    let entry = |topic: &Topic, ms: u64| fenced(topic, ms.to_string(), fence("in", "life", ms, 0));
+    let refused = |ms| Append { fence: Some(fence("in", "life", ms, 0)), ..refused.clone() };
+    // Long enough that a store may take it in several portions: what follows in them is held up too.
+    let mut batch = vec![entry(&news, 1), refused(2), entry(&news, 3), entry(&other, 4), item(&news, "unfenced")];
+    batch.push(fenced(&news, "of another source", fence("in:1", "life", 3, 0)));
+    batch.push(fenced(&news, "of another life", fence("in", "later", 1, 0)));
+    batch.extend((5..400).map(|ms| entry(if ms % 100 == 0 { &news } else { &other }, ms)));
+    batch.push(item_with_key(&news, "400", "k"));
+    batch.last_mut().unwrap().fence = Some(fence("in", "life", 400, 0));
+    let answers = store.append(batch.clone()).await;
+    for (item, answer) in batch.iter().zip(&answers) {
+        let Append { publication, fence } = item;
+        let is_held_up = fence
+            .as_ref()
+            .is_some_and(|f| publication.topic == news && &*f.source == "in" && (f.id.ms > 1 || &*f.life == "later"));
+        match answer {
+            Err(StoreError::Conflict { .. } | StoreError::Durability { .. }) => panic!("{answer:?}"),
+            Err(_) => assert!(is_held_up, "{fence:?} of {}: {answer:?}", publication.topic),
+            Ok(_) => assert!(!is_held_up, "{fence:?} of {}: {answer:?}", publication.topic),
+        }
+    }
+    // Read again from the first that failed, which is taken this time: nothing was lost, nothing comes twice.
+    batch[1] = entry(&news, 2);
+    batch.remove(6);
+    let again = store.append(batch[1..].to_vec()).await;
+    assert!(again.iter().all(|a| a.is_ok()), "{again:?}");
+    let page = store.read(&news, ReadFrom::Last(100), ALL).await.unwrap();
+    assert_eq!(bodies(&page), ["1", "unfenced", "of another source", "2", "3", "unfenced", "100", "200", "300", "400"]);
+    let page = store.read(&other, ReadFrom::Last(1_000), ALL).await.unwrap();
+    let expected: Vec<_> = (4..400).filter(|ms| ms % 100 != 0).map(|ms| ms.to_string()).collect();
+    assert_eq!(bodies(&page), expected);
+}
+
+pub async fn a_refusal_that_does_not_pass_holds_no_later_item_up<F: Future<Output = Subject>>(
+    fresh: fn(Retention) -> F,
+) {
+    let subject = fresh(Retention::default()).await;
+    let (news, other) = (topic("news"), topic("other"));
+    let at = stored(&subject.store.append(vec![item_with_key(&news, "one", "k")]).await[0]);
+    let entry = |ms, item: Append| Append { fence: Some(fence("in", "life", ms, 0)), ..item };
+    let mut demanding = item(&news, "demanding");
+    demanding.publication.durability = Some(Durability::Replica);
+    let gives = subject.store.status().durability;
+    assert!(gives < Durability::Replica);
+    // A store may take this in several portions: the refusal is the last of its topic in one of them.
+    let mut batch: Vec<_> =
+        vec![entry(1, item(&news, "1")), entry(2, demanding), entry(3, item_with_key(&news, "3", "k"))];
+    batch.extend((4..300).map(|ms| entry(ms, item(&other, ms.to_string()))));
+    batch.push(entry(300, item(&news, "300")));
+    batch.push(entry(301, item(&news, "301")));
+    for _ in 0..2 {
+        let answers = subject.store.append(batch.clone()).await;
+        let refusal = Err(StoreError::Durability { asked: Durability::Replica, gives });
+        assert_eq!(answers[1], refusal);
+        assert!(
+            matches!(&answers[2], Err(StoreError::Conflict { at: told }) if *told == at) || is_skipped(&answers[2])
+        );
+        let rest = answers.iter().enumerate().filter(|(n, _)| *n != 1 && *n != 2);
+        rest.for_each(|(n, answer)| assert!(answer.is_ok(), "{n}: {answer:?}"));
+    }
+    let page = subject.store.read(&news, ReadFrom::Last(100), ALL).await.unwrap();
+    assert_eq!(bodies(&page), ["one", "1", "300", "301"]);
+}
+
+fn is_skipped(answer: &Result<Appended, StoreError>) -> bool {
+    matches!(answer, Ok(Appended::Skipped))
 }
 
 pub async fn a_level_that_the_store_does_not_give_is_refused<F: Future<Output = Subject>>(fresh: fn(Retention) -> F) {

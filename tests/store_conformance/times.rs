@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 pub async fn an_expired_message_leaves_a_hole_and_nothing_missing<F: Future<Output = Subject>>(
     fresh: fn(Retention) -> F,
 ) {
-    let Subject { store, clock, guard: _guard } = fresh(Retention::default()).await;
+    let Subject { store, clock, guard: _guard, .. } = fresh(Retention::default()).await;
     let clock = clock.expect("timed cases have a clock");
     let news = topic("news");
     let batch = vec![item(&news, "1"), item_with_ttl(&news, "2", SECOND * 5), item(&news, "3")];
@@ -32,7 +32,7 @@ pub async fn an_expired_message_leaves_a_hole_and_nothing_missing<F: Future<Outp
 pub async fn expired_messages_at_both_ends_are_told_by_the_page<F: Future<Output = Subject>>(
     fresh: fn(Retention) -> F,
 ) {
-    let Subject { store, clock, guard: _guard } = fresh(Retention::default()).await;
+    let Subject { store, clock, guard: _guard, .. } = fresh(Retention::default()).await;
     let clock = clock.expect("timed cases have a clock");
     let news = topic("news");
     let brief = |body: &'static str| item_with_ttl(&news, body, SECOND);
@@ -58,7 +58,7 @@ pub async fn expired_messages_at_both_ends_are_told_by_the_page<F: Future<Output
 
 pub async fn retention_by_age_tells_what_is_missing<F: Future<Output = Subject>>(fresh: fn(Retention) -> F) {
     let retention = Retention { age: SECOND * 60, ..Retention::default() };
-    let Subject { store, clock, guard: _guard } = fresh(retention).await;
+    let Subject { store, clock, guard: _guard, .. } = fresh(retention).await;
     let clock = clock.expect("timed cases have a clock");
     let news = topic("news");
     let first = stored(&store.append(vec![item(&news, "1"), item(&news, "2")]).await[0]);
@@ -78,7 +78,7 @@ pub async fn retention_by_age_tells_what_is_missing<F: Future<Output = Subject>>
 }
 
 pub async fn an_idempotency_key_is_forgotten_after_its_window<F: Future<Output = Subject>>(fresh: fn(Retention) -> F) {
-    let Subject { store, clock, guard: _guard } = fresh(Retention::default()).await;
+    let Subject { store, clock, guard: _guard, .. } = fresh(Retention::default()).await;
     let clock = clock.expect("timed cases have a clock");
     let window = Retention::default().idempotency_window;
     let news = topic("news");
@@ -97,7 +97,7 @@ pub async fn a_topic_outlives_its_messages_and_begins_anew_after_that<F: Future<
     fresh: fn(Retention) -> F,
 ) {
     let retention = Retention { age: SECOND * 60, record: SECOND * 600, ..Retention::default() };
-    let Subject { store, clock, guard: _guard } = fresh(retention).await;
+    let Subject { store, clock, guard: _guard, .. } = fresh(retention).await;
     let clock = clock.expect("timed cases have a clock");
     let news = topic("news");
     let head = stored(&store.append(vec![item(&news, "1"), item(&news, "2")]).await[1]);
@@ -113,7 +113,7 @@ pub async fn a_topic_outlives_its_messages_and_begins_anew_after_that<F: Future<
 
 pub async fn a_watched_topic_keeps_its_record<F: Future<Output = Subject>>(fresh: fn(Retention) -> F) {
     let retention = Retention { age: SECOND, record: SECOND, idempotency_window: SECOND, ..Retention::default() };
-    let Subject { store, clock, guard: _guard } = fresh(retention).await;
+    let Subject { store, clock, guard: _guard, .. } = fresh(retention).await;
     let clock = clock.expect("timed cases have a clock");
     let news = topic("news");
     let head = stored(&store.append(vec![item(&news, "1")]).await[0]);

@@ -2,6 +2,7 @@
 //! comes meanwhile makes the next one: no timer), answers, and feeds. Reads are answered here too, in their turn. A
 //! transaction that fails is undone whole, and what is known in memory is learnt anew.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -127,10 +128,14 @@ impl Writer<'_> {
             for call in &calls {
                 let now = clock();
                 let mut results = Vec::with_capacity(call.batch.len());
+                let mut held = Held::default();
                 for item in &call.batch {
-                    results.push(match log.append(item, now) {
+                    results.push(match held.check(item).and_then(|()| log.append(item, now)) {
                         Ok(appended) => Ok(appended),
-                        Err(Failure::Refused(error)) => Err(error),
+                        Err(Failure::Refused(error)) => {
+                            held.note(item, &error);
+                            Err(error)
+                        }
                         Err(Failure::Sql(error)) => return Err(error),
                     });
                 }
@@ -223,6 +228,29 @@ impl Writer<'_> {
                 undone.unwrap_or_else(|e| panic!("the store cannot undo a failed transaction: {e}"));
                 Err(error)
             }
+        }
+    }
+}
+
+/// The topics and sources of which a fenced item of a batch failed, and how: later ones of them must not be stored.
+#[derive(Default)]
+struct Held<'b>(HashMap<(&'b Topic, &'b str), StoreError>);
+
+impl<'b> Held<'b> {
+    fn check(&self, item: &Append) -> Result<(), Failure> {
+        match &item.fence {
+            Some(fence) if !self.0.is_empty() => match self.0.get(&(&item.publication.topic, &*fence.source)) {
+                Some(error) => Err(error.clone().into()),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn note(&mut self, item: &'b Append, error: &StoreError) {
+        let passes = !matches!(error, StoreError::Conflict { .. } | StoreError::Durability { .. });
+        if let Some(fence) = item.fence.as_ref().filter(|_| passes) {
+            self.0.insert((&item.publication.topic, &fence.source), error.clone());
         }
     }
 }

@@ -3,9 +3,12 @@
 -- KEYS: for each group its `wild` key; then for each of its topics log, meta, and the idempotency keys of its items.
 -- ARGV[6]: the word for the feed in the names of channels; the number of groups. For each group: the beginning of its keys, the number of its topics. For each topic:
 -- name, a fresh epoch, number of items, of ARGV and of idempotency keys that follow. For each item: flags, body, then
--- by flag 1: time to live; 2: (an idempotency key in KEYS); 4: source, its life, entry id with digits filled up.
+-- by flag 1: time to live; 2: (an idempotency key in KEYS); 4: source, and the mark of its entry; 8: the mark of the entry
+-- of that source and topic that comes before it in the same batch, and went with an earlier call. A mark is the life
+-- of the source and the entry id with digits filled up.
 -- Answer: the time; then for each topic its epoch, and for each item the offset, or a text: `R<at>` repeated,
--- `C<at>` conflict, `S` skipped, `E<text>` failed. One that failed was not stored, and the others were.
+-- `C<at>` conflict, `S` skipped, `E<text>` failed. One that failed was not stored, and the others were. A fenced entry
+-- is not stored where one of its source and topic before it failed, be it in this call or in one before.
 
 local FEED = 1 -- the form of what is published, see feed.rs
 local feed = ARGV[6]
@@ -17,26 +20,38 @@ local function text_of(err)
   return 'E' .. tostring(err)
 end
 
+-- Marks of one life have the same beginning and width, so the order of texts is the order of entries.
+local function reaches(last, mark)
+  if type(last) ~= 'string' then return false end
+  local space = string.find(mark, ' ', 1, true)
+  return string.sub(last, 1, space) == string.sub(mark, 1, space) and mark <= last
+end
+
 local function append_topic(base, wild, name, fresh, items, a, k, key)
   local t = open_topic(KEYS[k], KEYS[k + 1], fresh)
   local epoch = string.match(t.lives, '([^,:]+):%d+$')
   local channel, marks = base .. feed .. ':' .. name, {}
+  local held = {} -- sources of which an entry failed, and how
   local was_empty, old, due = t.len == 0, t.old, t.due
   local before, between = FEED .. ' ' .. epoch .. ' ', ' ' .. now_text .. ' '
   out[#out + 1] = epoch
   for _ = 1, items do
-    local flags, body, ttl, idem, source, mark = tonumber(ARGV[a]), ARGV[a + 1], nil, nil, nil, nil
-    local answer, digest
+    local flags, body = tonumber(ARGV[a]), ARGV[a + 1]
+    local answer, digest, ttl, idem, source, mark, refused
     a = a + 2
     if flags % 2 == 1 then ttl, a = tonumber(ARGV[a]), a + 1 end
     if flags % 4 >= 2 then idem, key = KEYS[key], key + 1 end
-    if flags >= 4 then
-      source, mark, a = 'f:' .. ARGV[a], ARGV[a + 1] .. ' ' .. ARGV[a + 2], a + 3
+    if flags % 8 >= 4 then
+      source, refused, mark, a = 'f:' .. ARGV[a], 'c:' .. ARGV[a], ARGV[a + 1], a + 2
       local last = marks[source] or redis.pcall('HGET', t.meta, source)
-      -- Marks of one life have the same beginning and width, so the order of texts is the order of entries.
-      local space = string.find(mark, ' ', 1, true)
-      if type(last) == 'string' and string.sub(last, 1, space) == string.sub(mark, 1, space) and mark <= last then
-        answer = 'S'
+      answer = held[source] or reaches(last, mark) and 'S' or nil
+      if flags >= 8 then
+        local prior = ARGV[a]
+        a = a + 1
+        if not answer and not reaches(last, prior)
+          and not reaches(marks[refused] or redis.pcall('HGET', t.meta, refused), prior) then
+          answer = 'EHELD an earlier entry of its topic was not stored'
+        end
       end
     end
     if idem and not answer then
@@ -67,7 +82,16 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
         if wild then redis.pcall('PUBLISH', base .. 'wild-' .. feed, message) end
       end
     end
-    if source and type(answer) == 'number' or source and string.sub(answer, 1, 1) == 'R' then marks[source] = mark end
+    if source then
+      local kind = type(answer) == 'number' and 'R' or string.sub(answer, 1, 1)
+      if kind == 'R' then
+        marks[source] = mark
+      elseif kind == 'C' then
+        marks[refused] = mark
+      elseif kind == 'E' then
+        held[source] = answer
+      end
+    end
     out[#out + 1] = answer
   end
   if was_empty then t.old, t.due = now, 0 end

@@ -4,7 +4,7 @@
 --   life   the store life that it was last written under     off    the newest offset
 --   lives  `epoch:base,epoch:base`, oldest first              bytes  bytes of the bodies in the log
 --   old    the time of the oldest entry in the log            due    when the times to live are to be set anew
---   f:NAME the last applied entry of the ingest source NAME
+--   f:NAME the last applied entry of the ingest source NAME  c:NAME  the last one whose idempotency key was in conflict
 -- ARGV[1..5]: messages, bytes and milliseconds that the log keeps; milliseconds for idempotency keys and for records.
 
 local MAX_LIVES, TRIM_STEP, TRIM_STEPS = 64, 64, 32

@@ -1,5 +1,7 @@
 //! One pipeline on its way to Redis: commands, and what is to be done with the answer to each.
 
+use std::collections::HashMap;
+
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::oneshot;
 
@@ -8,8 +10,9 @@ use super::greeting::Host;
 use super::pages::{Ask, Stretch};
 use super::queue::Weight;
 use super::scripts::Dice;
-use super::topics::{Asked, Call, Place};
-use crate::domain::store::{Append, StoreError};
+use super::topics::{Asked, Call, Mark, Place, mark_of};
+use crate::domain::name::Topic;
+use crate::domain::store::{Append, Fence, StoreError};
 
 #[derive(Default)]
 pub(super) struct Flight {
@@ -63,6 +66,8 @@ pub(super) struct Packer {
     steps: Vec<Step>,
     /// Steps before this one take nothing more in, since a read stands between.
     sealed: usize,
+    /// With which step the last fenced item of each batch, topic and source goes.
+    fenced: HashMap<(usize, Topic, Box<str>), (usize, Fence)>,
     messages: usize,
     bytes: usize,
 }
@@ -84,18 +89,31 @@ impl Packer {
     pub fn append(&mut self, lane: u16, group: u16, place: Place, append: Append) {
         self.messages += 1;
         self.bytes += append.publication.body.as_bytes().len();
-        let open = self.steps[self.sealed..].iter_mut().rev().find_map(|step| match step {
-            Step::Append(call) if call.lane == lane => Some(call),
-            _ => None,
+        let open = self.steps[self.sealed..].iter().rposition(|step| match step {
+            Step::Append(call) => call.lane == lane,
+            Step::Read(..) => false,
         });
-        match open.filter(|call| call.has_room(&append)) {
-            Some(call) => call.add(group, place, append),
-            None => {
-                let mut call = Call::new(lane);
-                call.add(group, place, append);
-                self.steps.push(Step::Append(call));
-            }
+        let open = open.map(|step| self.sealed + step).filter(|&step| match &self.steps[step] {
+            Step::Append(call) => call.has_room(&append),
+            Step::Read(..) => false,
+        });
+        let step = open.unwrap_or_else(|| {
+            self.steps.push(Step::Append(Call::new(lane)));
+            self.steps.len() - 1
+        });
+        let after = self.fenced_before(step, place.batch, &append);
+        if let Step::Append(call) = &mut self.steps[step] {
+            call.add(group, place, append, after);
         }
+    }
+
+    /// Notes that a fenced item goes with this step. If the one of its topic and source before it in the batch went
+    /// with an earlier step, the mark of that one; within a call the script itself sees what failed.
+    fn fenced_before(&mut self, step: usize, batch: usize, append: &Append) -> Option<Mark> {
+        let fence = append.fence.as_ref()?;
+        let key = (batch, append.publication.topic.clone(), fence.source.clone());
+        let (earlier, before) = self.fenced.insert(key, (step, fence.clone()))?;
+        (earlier != step).then(|| mark_of(&before))
     }
 
     pub fn read(&mut self, ask: Ask, answer: oneshot::Sender<Result<Stretch, StoreError>>, weight: Weight) {

@@ -99,7 +99,7 @@ pub(super) fn refusal(text: &str) -> StoreError {
         "OOM" => StoreError::Full(format!("Redis is at its maxmemory ({text})")),
         "MISCONF" if text.contains("No space") => StoreError::Full(text.into()),
         "READONLY" | "LOADING" | "MASTERDOWN" | "BUSY" | "NOREPLICAS" | "MISCONF" | "CLUSTERDOWN" | "TRYAGAIN"
-        | "NOSCRIPT" => StoreError::Unavailable(text.into()),
+        | "NOSCRIPT" | "HELD" => StoreError::Unavailable(text.into()),
         "MOVED" | "ASK" | "CROSSSLOT" => StoreError::Broken(format!(
             "this is a Redis Cluster of several nodes, which this version cannot use ({text})"
         )),

@@ -2,6 +2,8 @@
 //!
 //! A call takes many topics of one lane. In a Redis Cluster a lane must be a group, whose keys lie in one slot; on a
 //! single Redis there is one lane for everything. Calls of a lane are sent in order; that keeps the order of topics.
+//! They are all on their way before the first is answered. So that no fenced entry is stored after one before it failed
+//! with an earlier call, it tells the mark of that one, and the script looks whether the topic has got so far.
 
 use std::collections::HashMap;
 
@@ -11,7 +13,7 @@ use super::keys::{self, Keys};
 use super::scripts::{self, Dice, Scripts, millis, number, odd, position, refusal, text_of};
 use crate::domain::name::Topic;
 use crate::domain::position::{Epoch, Position};
-use crate::domain::store::{Append, Appended, StoreError};
+use crate::domain::store::{Append, Appended, Fence, StoreError};
 
 /// How much one call takes at most (a single larger message goes alone), so that it holds Redis up for about a millisecond.
 const CALL_MESSAGES: usize = 128;
@@ -38,8 +40,18 @@ pub(super) struct Call {
 
 struct TopicPart {
     topic: Topic,
-    items: Vec<(Place, Append)>,
+    items: Vec<Item>,
 }
+
+struct Item {
+    place: Place,
+    append: Append,
+    /// The mark of the entry that must have been dealt with before this one.
+    after: Option<Mark>,
+}
+
+/// A fence as the script compares it.
+pub(super) type Mark = String;
 
 /// What must be kept of a call to understand its answer: where the items of each topic belong.
 pub(super) struct Asked {
@@ -55,7 +67,7 @@ impl Call {
         self.messages < CALL_MESSAGES && self.bytes + append.publication.body.as_bytes().len() <= CALL_BYTES
     }
 
-    pub fn add(&mut self, group: u16, place: Place, append: Append) {
+    pub fn add(&mut self, group: u16, place: Place, append: Append, after: Option<Mark>) {
         self.messages += 1;
         self.bytes += append.publication.body.as_bytes().len();
         let topic = append.publication.topic.clone();
@@ -67,7 +79,7 @@ impl Call {
             self.groups[g].1.push(TopicPart { topic, items: Vec::new() });
             (g, self.groups[g].1.len() - 1)
         });
-        self.groups[g].1[t].items.push((place, append));
+        self.groups[g].1[t].items.push(Item { place, append, after });
     }
 
     /// Writes the call as append.lua reads it.
@@ -88,7 +100,7 @@ impl Call {
             cmd.arg(base).arg(topics.len());
             for part in topics {
                 part.encode(&mut cmd, dice.epoch());
-                asked.push(part.items.iter().map(|(place, _)| *place).collect());
+                asked.push(part.items.iter().map(|item| item.place).collect());
             }
         }
         (cmd, Asked { topics: asked })
@@ -97,32 +109,46 @@ impl Call {
 
 impl TopicPart {
     fn idempotency_keys(&self) -> impl Iterator<Item = &str> {
-        self.items.iter().filter_map(|(_, append)| append.publication.idempotency_key.as_deref())
+        self.items.iter().filter_map(|item| item.append.publication.idempotency_key.as_deref())
     }
 
     fn encode(&self, cmd: &mut Cmd, fresh: Epoch) {
-        let args: usize = self.items.iter().map(|(_, append)| arguments(append)).sum();
+        let args: usize = self.items.iter().map(Item::arguments).sum();
         cmd.arg(self.topic.as_str()).arg(fresh.to_string());
         cmd.arg(self.items.len()).arg(args).arg(self.idempotency_keys().count());
-        for (_, append) in &self.items {
-            let publication = &append.publication;
-            let flags = u8::from(publication.ttl.is_some())
-                + 2 * u8::from(publication.idempotency_key.is_some())
-                + 4 * u8::from(append.fence.is_some());
-            cmd.arg(flags).arg(&publication.body.as_bytes()[..]);
-            if let Some(ttl) = publication.ttl {
-                cmd.arg(millis(ttl));
-            }
-            if let Some(fence) = &append.fence {
-                let id = format!("{:020}-{:020}", fence.id.ms, fence.id.seq);
-                cmd.arg(&*fence.source).arg(&*fence.life).arg(id);
-            }
+        self.items.iter().for_each(|item| item.encode(cmd));
+    }
+}
+
+impl Item {
+    fn arguments(&self) -> usize {
+        let Append { publication, fence } = &self.append;
+        2 + usize::from(publication.ttl.is_some())
+            + 2 * usize::from(fence.is_some())
+            + usize::from(self.after.is_some())
+    }
+
+    fn encode(&self, cmd: &mut Cmd) {
+        let Append { publication, fence } = &self.append;
+        let flags = u8::from(publication.ttl.is_some())
+            + 2 * u8::from(publication.idempotency_key.is_some())
+            + 4 * u8::from(fence.is_some())
+            + 8 * u8::from(self.after.is_some());
+        cmd.arg(flags).arg(&publication.body.as_bytes()[..]);
+        if let Some(ttl) = publication.ttl {
+            cmd.arg(millis(ttl));
+        }
+        if let Some(fence) = fence {
+            cmd.arg(&*fence.source).arg(mark_of(fence));
+        }
+        if let Some(after) = &self.after {
+            cmd.arg(after);
         }
     }
 }
 
-fn arguments(append: &Append) -> usize {
-    2 + usize::from(append.publication.ttl.is_some()) + 3 * usize::from(append.fence.is_some())
+pub(super) fn mark_of(fence: &Fence) -> Mark {
+    format!("{} {:020}-{:020}", fence.life, fence.id.ms, fence.id.seq)
 }
 
 impl Asked {
