@@ -20,6 +20,8 @@ use crate::node::client;
 const PACE: Duration = Duration::from_millis(40);
 /// How long the Redis client waits.
 const REDIS: Duration = Duration::from_secs(2);
+/// How long it waits for many answers at once.
+const BURST: Duration = Duration::from_secs(20);
 
 /// A way to publish one message.
 pub enum Door {
@@ -99,7 +101,9 @@ impl Door {
     /// So many entries into the queue at once: when this returns they wait to be bridged.
     pub async fn burst(url: &str, by: &str, topics: &[String], count: u64) -> Vec<Publish> {
         let client = redis::Client::open(url).expect("a URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis runs");
+        // A machine with other work may let us wait.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(BURST));
+        let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.expect("Redis runs");
         let (mut pipeline, mut published) = (redis::pipe(), Vec::new());
         for n in 0..count {
             let (topic, mark) = (topics[n as usize % topics.len()].clone(), Mark::new(by, n));
