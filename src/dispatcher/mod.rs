@@ -170,8 +170,9 @@ impl Board {
             status.owner = owner;
             metrics::gauge!(telemetry::INGEST_OWNER, "source" => status.name.clone()).set(f64::from(u8::from(owner)));
             if !owner {
-                // What waits is the owner's to tell.
+                // What waits, and what is wrong with it, is the owner's to tell.
                 (status.lag_entries, status.lag) = (0, Duration::ZERO);
+                status.trouble = None;
                 metrics::gauge!(telemetry::INGEST_LAG, "source" => status.name.clone()).set(0.0);
                 metrics::gauge!(telemetry::INGEST_LAG_SECONDS, "source" => status.name.clone()).set(0.0);
             }
