@@ -10,6 +10,7 @@
 //! Loopback only; it ends by itself.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -144,13 +145,19 @@ fn interval(values: &mut [f64]) -> (f64, f64, f64) {
 
 /// The hub's ends of the subscribers' sockets: those of this process that belong to its address.
 fn sockets(http: SocketAddr, publisher: u16) -> Vec<TcpStream> {
-    let numbers =
-        fs::read_dir("/proc/self/fd").expect("Linux").filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
-    let numbers: Vec<i32> = numbers.collect();
-    let sockets = numbers.into_iter().filter_map(duplicate);
-    sockets
-        .filter(|s| s.local_addr().is_ok_and(|a| a == http) && s.peer_addr().is_ok_and(|a| a.port() != publisher))
-        .collect()
+    let entries = fs::read_dir("/proc/self/fd").expect("Linux");
+    let numbers: Vec<i32> = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut found = BTreeMap::new();
+    for socket in numbers.into_iter().filter_map(duplicate) {
+        // A duplicate may take the number of the closed listing, so it is met again.
+        if let (Ok(own), Ok(peer)) = (socket.local_addr(), socket.peer_addr())
+            && own == http
+            && peer.port() != publisher
+        {
+            found.entry(peer).or_insert(socket);
+        }
+    }
+    found.into_values().collect()
 }
 
 #[allow(
