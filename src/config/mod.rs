@@ -301,12 +301,12 @@ fn ours(
 
 fn judge_serve(config: &Config, faults: &mut Vec<String>) {
     if !config.options.insecure {
-        faults.push(
+        faults.push(format!(
             "--insecure: this version has no keys yet, so whoever reaches the hub may publish and subscribe; if that is \
              what you want, say so: fanfare serve --insecure (or FANFARE_INSECURE=true, or insecure = true in \
-             fanfare.toml). It listens on 127.0.0.1:8080 unless --listen says otherwise"
-                .into(),
-        );
+             fanfare.toml). It would listen on {}; choose with --listen",
+            config.options.listen
+        ));
     }
 }
 

@@ -68,7 +68,14 @@ impl Shard {
                 }
                 arrival = arrivals.recv() => match arrival {
                     Some(ToGateway::Arrival(arrival)) => self.admit(*arrival),
-                    Some(ToGateway::Drain) => self.drain(),
+                    Some(ToGateway::Drain) => {
+                        // What the hub has handed on is still given.
+                        while let Ok(event) = from_hub.try_recv() {
+                            batch.push(event);
+                            self.on_batch(&mut batch);
+                        }
+                        self.drain();
+                    }
                     None => break,
                 },
                 _ = tick.tick() => self.on_tick(),

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use metrics::histogram;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use self::registry::Registry;
 pub use self::registry::{ShardId, Ticket};
@@ -36,6 +36,7 @@ pub struct Hub {
     registry: Arc<Registry>,
     /// The feed is interrupted: what is published now reaches subscribers late.
     interrupted: Arc<AtomicBool>,
+    settle: Option<mpsc::Sender<oneshot::Sender<()>>>,
 }
 
 /// What a shard gets from the hub. For one topic these come in order: `Joined`, then whatever follows that position.
@@ -86,7 +87,7 @@ pub struct Receipt {
 impl Hub {
     /// A hub without shards: publishes and reads.
     pub fn new(store: Arc<dyn Store>) -> Hub {
-        Hub { store, registry: Arc::default(), interrupted: Arc::default() }
+        Hub { store, registry: Arc::default(), interrupted: Arc::default(), settle: None }
     }
 
     /// A hub that feeds shards through the given channels; the first is `ShardId(0)`. The future is the sequencer: it
@@ -97,9 +98,15 @@ impl Hub {
     ) -> (Hub, impl Future<Output = ()> + Send + 'static) {
         let registry = Arc::<Registry>::default();
         let interrupted = Arc::<AtomicBool>::default();
-        let sequencer =
-            Sequencer { store: store.clone(), registry: registry.clone(), shards, interrupted: interrupted.clone() };
-        (Hub { store, registry, interrupted }, sequencer.run())
+        let (settle, settling) = mpsc::channel(1);
+        let sequencer = Sequencer {
+            store: store.clone(),
+            registry: registry.clone(),
+            shards,
+            interrupted: interrupted.clone(),
+            settling,
+        };
+        (Hub { store, registry, interrupted, settle: Some(settle) }, sequencer.run())
     }
 
     /// A shard's first subscriber of a topic: `ToShard::Joined` with this ticket follows.
@@ -110,6 +117,16 @@ impl Hub {
     /// A shard's last subscriber of a topic went.
     pub fn leave(&self, topic: &Topic, shard: ShardId) {
         self.registry.leave(topic, shard);
+    }
+
+    /// Waits until everything that the store has fed so far is on its way to the shards: before they are closed.
+    pub async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        if let Some(settle) = &self.settle
+            && settle.send(done).await.is_ok()
+        {
+            let _ = settled.await;
+        }
     }
 
     /// How many topics the subscribers of this node want.

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
 use metrics::counter;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::registry::{Registry, ShardId, Ticket, Want};
 use super::{Delivery, ToShard};
@@ -36,6 +36,8 @@ pub struct Sequencer {
     pub registry: Arc<Registry>,
     pub shards: Vec<mpsc::Sender<ToShard>>,
     pub interrupted: Arc<AtomicBool>,
+    /// Who waits until what was fed so far has been handed on.
+    pub settling: mpsc::Receiver<oneshot::Sender<()>>,
 }
 
 /// How far a wanted topic is.
@@ -82,7 +84,7 @@ struct Running {
 
 impl Sequencer {
     /// Runs until the feed ends.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let (watch, feed) = self.store.feed();
         let mut feed: BoxStream<'static, Vec<FeedEvent>> = feed.ready_chunks(BATCH).boxed();
         let mut running = Running {
@@ -110,6 +112,8 @@ impl Sequencer {
                     },
                     None => break,
                 },
+                // Last in this order: only when nothing that was fed waits.
+                Some(done) = self.settling.recv() => drop(done.send(())),
             }
         }
         tracing::debug!("the feed ended");

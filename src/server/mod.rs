@@ -54,6 +54,7 @@ pub struct Server {
     pub admin: Option<SocketAddr>,
     pub door: Option<SocketAddr>,
     store: Arc<dyn Store>,
+    hub: Hub,
     gateway: Gateway,
     threads: Threads,
     dispatcher: Arc<std::sync::Mutex<Option<Dispatcher>>>,
@@ -97,7 +98,7 @@ impl Server {
         let health = Health { hub: hub.clone(), troubles: troubles.clone() };
         let facts = facts(options, mode, http, door, opened.store.status().kind);
 
-        let observed = hub.clone();
+        let (observed, own) = (hub.clone(), hub.clone());
         let state = ApiState { hub, dead, access: access.clone(), limits, troubles };
         let socket = gateway.clone();
         let mut router = api::router(state)
@@ -129,6 +130,7 @@ impl Server {
             admin: admin_address,
             door,
             store: opened.store,
+            hub: own,
             gateway,
             threads,
             dispatcher,
@@ -150,10 +152,11 @@ impl Server {
             if let Some(dispatcher) = dispatcher {
                 dispatcher.stop().await;
             }
-            self.gateway.drain().await;
             for task in self.serving {
                 let _ = task.await;
             }
+            self.hub.settle().await;
+            self.gateway.drain().await;
             let _ = tokio::task::spawn_blocking(move || self.threads.join()).await;
             self.store.close().await;
         };

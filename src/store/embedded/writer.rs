@@ -152,18 +152,22 @@ impl Writer<'_> {
                 return;
             }
         };
-        let mut events = Vec::new();
+        let (mut events, mut replies) = (Vec::new(), Vec::with_capacity(answers.len()));
         for (AppendCall { batch, reply }, answers) in calls.into_iter().zip(answers) {
             if self.feed.is_some() && !self.log.watched.is_empty() {
                 let stored = batch.into_iter().zip(&answers).filter_map(|(item, answer)| self.to_feed(item, answer));
                 events.extend(stored);
             }
-            drop(reply.send(answers));
+            replies.push((reply, answers));
         }
+        // Fed before it is answered: whoever has an answer knows that the message is on its way.
         if let Some(feed) = &self.feed
             && !events.is_empty()
         {
             feed.push(events);
+        }
+        for (reply, answers) in replies {
+            drop(reply.send(answers));
         }
     }
 
