@@ -37,13 +37,15 @@ impl Demo {
 
     /// The address behind this text in what it printed.
     fn address(&self, before: &str) -> SocketAddr {
-        let line = self.lines.iter().find(|l| l.contains(before)).unwrap_or_else(|| panic!("{before}: {:?}", self.lines));
+        let line =
+            self.lines.iter().find(|l| l.contains(before)).unwrap_or_else(|| panic!("{before}: {:?}", self.lines));
         let rest = line.split_once(before).unwrap().1;
         rest.split(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').next().unwrap().parse().unwrap()
     }
 
     fn terminate(&self) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)
+            .unwrap();
     }
 }
 

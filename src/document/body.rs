@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::members::outside_strings;
 use crate::domain::message::Message;
 
 /// The message as every door gives it out: what the store knows, then the body as it was stored.
@@ -57,29 +58,14 @@ pub fn compact(json: &str, out: &mut String) {
         out.push_str(json);
         return;
     }
-    let (mut in_string, mut escaped, mut kept_from) = (false, false, 0);
-    for (i, &byte) in bytes.iter().enumerate() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-        } else if byte == b'"' {
-            in_string = true;
-        } else if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+    let mut kept_from = 0;
+    for (i, byte) in outside_strings(bytes) {
+        if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
             out.push_str(&json[kept_from..i]);
             kept_from = i + 1;
         }
     }
     out.push_str(&json[kept_from..]);
-}
-
-/// The raw JSON after `"name":` in a canonical body or frame of ours; for clients of ours that need one member of it.
-pub fn value_after<'a>(json: &'a str, name: &str) -> Option<&'a str> {
-    let mut members = super::Members::read(json.as_bytes(), "a frame", 64).ok()?;
-    members.take(name).map(|raw| raw.get())
 }
 
 #[cfg(test)]

@@ -110,19 +110,9 @@ fn clip(text: &str) -> String {
 
 /// Refuses nesting that is too deep before anything recursive sees it.
 fn check_depth(text: &[u8], most: usize) -> Result<(), Problem> {
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for (at, &byte) in text.iter().enumerate() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
+    let mut depth = 0usize;
+    for (at, byte) in outside_strings(text) {
         match byte {
-            b'"' => in_string = true,
             b'{' | b'[' => {
                 depth += 1;
                 if depth > most {
@@ -135,6 +125,24 @@ fn check_depth(text: &[u8], most: usize) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// The bytes of JSON that stand outside of its strings, with their places.
+pub fn outside_strings(json: &[u8]) -> impl Iterator<Item = (usize, u8)> {
+    let (mut in_string, mut escaped) = (false, false);
+    json.iter().copied().enumerate().filter(move |(_, byte)| {
+        if !in_string {
+            in_string = *byte == b'"';
+            return !in_string;
+        }
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = false,
+            _ => {}
+        }
+        false
+    })
 }
 
 impl<'de> Deserialize<'de> for Members<'de> {

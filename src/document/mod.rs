@@ -8,6 +8,6 @@ mod body;
 mod members;
 mod read;
 
-pub use body::{compact, message, quote, quote_into, value_after};
+pub use body::{compact, message, quote, quote_into};
 pub use members::{Members, json_problem, value};
 pub use read::{Content, Document, durability, fields, many, one, seconds, seconds_of};

@@ -119,6 +119,7 @@ impl Gateway {
             let (hub, limits) = (hub.clone(), limits.clone());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = thread::Builder::new().name(format!("shard-{i}")).spawn(move || {
+                let _whole = WholeOrNot;
                 let shard = std::rc::Rc::new(Shard::new(ShardId(i), hub, limits));
                 let local = tokio::task::LocalSet::new();
                 local.block_on(&runtime, shard.run(from_hub, arrivals));
@@ -167,6 +168,19 @@ impl Gateway {
         let shard = arrival.slot.shard;
         // A shard that has ended was drained: the socket is dropped with the arrival.
         let _ = self.inner.shards[shard].send(ToGateway::Arrival(Box::new(arrival))).await;
+    }
+}
+
+/// A shard that panics outside of one connection's task takes the process with it: a node that lives on with a part of
+/// its connections deaf would be a loss in silence. Whoever supervises it starts it anew, and clients come back.
+struct WholeOrNot;
+
+impl Drop for WholeOrNot {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("a shard failed; ending the process");
+            std::process::abort();
+        }
     }
 }
 

@@ -33,6 +33,18 @@ pub(super) struct Opening {
     slot: Slot,
 }
 
+/// A connection's stay in its shard. However its task ends, a panic included, nothing of it is left behind.
+struct Stay<'a> {
+    shard: &'a Shard,
+    connection: &'a Rc<Connection>,
+}
+
+impl Drop for Stay<'_> {
+    fn drop(&mut self) {
+        self.shard.forget(self.connection);
+    }
+}
+
 impl Shard {
     /// Takes a socket over from the front runtime.
     pub(super) fn open(&self, arrival: Arrival) -> io::Result<(Rc<Connection>, Opening)> {
@@ -71,6 +83,7 @@ impl Shard {
     }
 
     pub(super) async fn serve(self: Rc<Self>, connection: Rc<Connection>, opening: Opening) {
+        let stay = Stay { shard: &self, connection: &connection };
         let slot = self.start(&connection, opening);
         let mut closed = None;
         loop {
@@ -102,8 +115,7 @@ impl Shard {
             }
         }
         counters::count_closed(closed);
-        self.forget(&connection);
-        drop(slot);
+        drop((stay, slot));
     }
 
     fn start(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) -> Slot {
