@@ -239,6 +239,6 @@ async fn an_address_that_is_taken_is_named_with_its_setting() {
     let options = door::Options::new(door.door().unwrap().to_string(), "fanfare");
     let second =
         dispatcher::start(house.hub.clone(), Ingest::Door(options, house.dead.unwrap()), Default::default()).await;
-    assert!(second.err().unwrap().to_string().contains("--door-listen"));
+    assert!(second.err().unwrap().to_string().contains("--redis-listen"));
     door.stop().await;
 }

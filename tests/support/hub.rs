@@ -95,3 +95,15 @@ pub async fn publish(http: SocketAddr, topic: &str, body: &str) -> String {
     let answer: serde_json::Value = request.send().await.expect("an answer").json().await.expect("JSON");
     answer["stored"].as_str().unwrap_or_else(|| panic!("not stored: {answer}")).to_owned()
 }
+
+/// A numbered message of so many bytes.
+pub fn text(payload: usize, n: u64) -> String {
+    format!("\"{n}:{}\"", "x".repeat(payload))
+}
+
+/// The number in a message of `text`, which must be whole.
+pub fn number(message: &serde_json::Value, payload: usize) -> u64 {
+    let (n, rest) = message["data"].as_str().unwrap().split_once(':').unwrap();
+    assert_eq!(rest.len(), payload, "a torn message");
+    n.parse().unwrap()
+}

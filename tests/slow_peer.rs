@@ -1,0 +1,152 @@
+//! Peers that do not read, and peers that do not answer: what waits for them is bounded in bytes and in time, whole
+//! frames are all that they ever see, and whoever is cut learns by the code that it may come back.
+//!
+//! The metrics belong to the process, so these tests run one after the other.
+
+#[path = "support/hub.rs"]
+mod hub;
+
+use std::net::SocketAddr;
+
+use hub::{Client, Heard, PATIENCE, number, publish, text};
+use tokio::net::TcpSocket;
+use tokio::sync::Mutex;
+use tokio_tungstenite::{MaybeTlsStream, client_async};
+
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// A client whose window is small, so that what it does not read waits in the hub.
+async fn narrow(http: SocketAddr, query: &str) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = MaybeTlsStream::Plain(socket.connect(http).await.unwrap());
+    Client(client_async(format!("ws://{http}/ws{query}"), stream).await.unwrap().0)
+}
+
+/// The bytes that wait in outboxes, as the metrics tell them.
+async fn waiting(server: &fanfare::server::Server) -> u64 {
+    let url = format!("http://{}/metrics", server.admin.unwrap());
+    let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+    let lines = text.lines().filter(|l| l.starts_with("fanfare_outbox_bytes"));
+    lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
+async fn until_waiting(server: &fanfare::server::Server, judge: impl Fn(u64) -> bool) {
+    tokio::time::timeout(PATIENCE, async {
+        while !judge(waiting(server).await) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the backlog gets there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_pauses_gets_everything_in_order_and_whole() {
+    let _alone = ALONE.lock().await;
+    let server = hub::start(&["--outbox=16MiB"]).await;
+    let mut client = narrow(server.http, "?sub=big").await;
+    for _ in 0..2 {
+        client.next().await;
+    }
+    let count = 300;
+    for n in 0..count {
+        publish(server.http, "big", &text(20_000, n)).await;
+    }
+    until_waiting(&server, |bytes| bytes > 1_000_000).await;
+    for n in 0..count {
+        assert_eq!(number(&client.next().await, 20_000), n);
+    }
+    until_waiting(&server, |bytes| bytes == 0).await;
+    publish(server.http, "big", &text(1, count)).await;
+    assert_eq!(number(&client.next().await, 1), count);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_too_slow_is_cut_between_frames_with_the_code_and_resumes_whole() {
+    let _alone = ALONE.lock().await;
+    let server = hub::start(&["--outbox=256KiB", "--history-bytes=64MiB"]).await;
+    let mut client = narrow(server.http, "?sub=big").await;
+    client.next().await;
+    let begun = client.next().await["at"].as_str().unwrap().to_owned();
+    let count = 200;
+    let mut last = begun.clone();
+    for n in 0..count {
+        last = publish(server.http, "big", &text(20_000, n)).await;
+    }
+    let mut at = begun;
+    let mut expected = 0;
+    let closed = loop {
+        match client.hear().await {
+            Heard::Text(frame) => {
+                let message: serde_json::Value = serde_json::from_str(&frame).unwrap();
+                assert_eq!(number(&message, 20_000), expected);
+                at = message["at"].as_str().unwrap().to_owned();
+                expected += 1;
+            }
+            other => break other,
+        }
+    };
+    assert_eq!(closed, Heard::Closed(4002, "slow".into()));
+    assert!(expected < count, "it was not slow");
+    let mut client = Client::connect(server.http, &format!("?sub=big&after={at}")).await;
+    client.next().await;
+    assert_eq!(client.next().await["resumed"], true);
+    while at != last {
+        let message = client.next().await;
+        assert_eq!(number(&message, 20_000), expected);
+        at = message["at"].as_str().unwrap().to_owned();
+        expected += 1;
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_takes_nothing_for_too_long_is_cut_though_its_backlog_is_small() {
+    let _alone = ALONE.lock().await;
+    let server = hub::start(&["--outbox-age=1s"]).await;
+    let mut client = narrow(server.http, "?sub=big").await;
+    for n in 0..40 {
+        publish(server.http, "big", &text(20_000, n)).await;
+    }
+    until_waiting(&server, |bytes| bytes > 100_000).await;
+    // Only once it has been cut, and its backlog dropped, does this client read on.
+    until_waiting(&server, |bytes| bytes < 100_000).await;
+    let closed = loop {
+        match client.hear().await {
+            Heard::Text(_) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(closed, Heard::Closed(4002, "slow".into()));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_line_is_pinged_and_closed_when_nobody_answers() {
+    let _alone = ALONE.lock().await;
+    let server = hub::start(&["--ping=1s", "--pong=1s"]).await;
+    let mut answering = Client::connect(server.http, "").await;
+    let mut silent = Client::connect(server.http, "").await;
+    silent.next().await;
+    // The one reads, and so answers pings; the other does not look until the gauge says that it is gone.
+    let reads = async {
+        let url = format!("http://{}/metrics", server.admin.unwrap());
+        loop {
+            tokio::select! {
+                heard = answering.hear() => assert!(matches!(heard, Heard::Text(_)), "{heard:?}"),
+                page = reqwest::get(&url) => {
+                    if page.unwrap().text().await.unwrap().contains("fanfare_closed_total{code=\"4001\"} 1") {
+                        break;
+                    }
+                }
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, reads).await.expect("the silent one is closed");
+    assert_eq!(silent.hear().await, Heard::Closed(4001, "idle".into()));
+    answering.say(r#"{"ping":1}"#).await;
+    while !matches!(answering.hear().await, Heard::Text(text) if text.contains("pong")) {}
+    server.stop().await;
+}
