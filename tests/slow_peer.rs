@@ -60,6 +60,7 @@ async fn a_peer_that_pauses_gets_everything_in_order_and_whole() {
     until_waiting(&server, |bytes| bytes == 0).await;
     publish(server.http, "big", &text(1, count)).await;
     assert_eq!(number(&client.next().await, 1), count);
+    drop(client);
     server.stop().await;
 }
 
@@ -99,6 +100,7 @@ async fn a_peer_that_is_too_slow_is_cut_between_frames_with_the_code_and_resumes
         at = message["at"].as_str().unwrap().to_owned();
         expected += 1;
     }
+    drop(client);
     server.stop().await;
 }
 
@@ -120,6 +122,7 @@ async fn a_peer_that_takes_nothing_for_too_long_is_cut_though_its_backlog_is_sma
         }
     };
     assert_eq!(closed, Heard::Closed(4002, "slow".into()));
+    drop(client);
     server.stop().await;
 }
 
@@ -148,5 +151,6 @@ async fn a_silent_line_is_pinged_and_closed_when_nobody_answers() {
     assert_eq!(silent.hear().await, Heard::Closed(4001, "idle".into()));
     answering.say(r#"{"ping":1}"#).await;
     while !matches!(answering.hear().await, Heard::Text(text) if text.contains("pong")) {}
+    drop((answering, silent));
     server.stop().await;
 }
