@@ -124,7 +124,7 @@ impl Shard {
     fn forget(&self, connection: &Rc<Connection>) {
         let topics = connection.subscriptions.borrow().topics();
         for key in topics {
-            self.unsubscribe(connection, key);
+            self.remove(connection, key);
         }
         connection.io.borrow_mut().state = State::Ended;
         self.connections.borrow_mut().remove(connection.key);
@@ -197,10 +197,7 @@ impl Shard {
                     self.subscribe(connection, &topic, Asked { id, from, ignored }, now);
                 }
                 Effect::Unsubscribe { id, topic, ignored } => {
-                    let key = self.topics.borrow().find(&topic);
-                    if let Some(key) = key {
-                        self.unsubscribe(connection, key);
-                    }
+                    self.unsubscribe(connection, &topic, now);
                     connection.say(&Event::Unsubscribed { id, topic, ignored }, &self.limits, now);
                 }
                 Effect::Publish { id, publication, ignored } => self.publish(connection, id, publication, ignored),

@@ -52,6 +52,17 @@ pub struct Behind {
     pub wanted: Option<ReadFrom>,
 }
 
+impl Stage {
+    /// What was asked and is not answered yet.
+    pub fn unanswered(self) -> Option<Asked> {
+        match self {
+            Stage::Waiting { asked, .. } => Some(*asked),
+            Stage::Behind(behind) if !behind.answered => Some(behind.asked),
+            Stage::Behind(_) | Stage::Live(_) => None,
+        }
+    }
+}
+
 impl Subscriptions {
     pub fn len(&self) -> usize {
         self.list.len()
