@@ -22,7 +22,7 @@ use crate::dispatcher::{self, Dispatcher, door};
 use crate::domain::access::Access;
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::store::Store;
-use crate::gateway::{Channels, Gateway, Threads};
+use crate::gateway::{self, Channels, Gateway, Threads};
 use crate::hub::Hub;
 use crate::store;
 use crate::telemetry::{self, Metrics};
@@ -99,10 +99,9 @@ impl Server {
 
         let observed = hub.clone();
         let state = ApiState { hub, dead, access: access.clone(), limits, troubles };
-        let socket = gateway.clone();
-        let mut router = api::router(state)
-            .merge(crate::gateway::routes(gateway.clone()))
-            .merge(web::gated(demo::routes(facts, move |request| socket.upgrade(request)), access.clone()));
+        let page = web::gated(demo::routes(facts), access.clone());
+        let mut router =
+            api::router(state).merge(gateway::routes(gateway.clone())).merge(gateway::beside(gateway.clone(), page));
         let render: Arc<dyn Fn() -> String + Send + Sync> = Arc::new({
             let metrics = metrics.clone();
             move || metrics.render()
