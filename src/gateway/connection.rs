@@ -2,6 +2,7 @@
 //! side closes. What topics it hears is the shard's part.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,13 @@ use tungstenite::{Error as WsError, Message as WsMessage, error::CapacityError};
 use super::subscriptions::Subscriptions;
 use super::wire::{self, Pipe};
 use crate::domain::codec::{Codec, Format};
+use crate::domain::command::RequestId;
 use crate::domain::error::CloseCode;
 use crate::domain::event::Event;
 use crate::domain::limits::Limits;
+use crate::domain::name::Topic;
 use crate::domain::session::Session;
+use crate::domain::store::ReadFrom;
 use crate::hub::outbox::{Outbox, SLICES};
 
 /// How long a closing handshake may take before the socket is dropped.
@@ -37,10 +41,23 @@ pub struct Connection {
     pub in_flight: Cell<usize>,
     /// Wakes the connection's task: something waits to be written, or it shall end.
     pub wake: Notify,
+    /// Those of them that read history, each in its turn; at most `Limits::in_flight`.
+    pub histories: RefCell<VecDeque<History>>,
+    /// The code of the close frame that was sent, or that came; `None`: there was none.
+    pub closed: Cell<Option<u16>>,
 }
 
 /// What is on its way out.
 pub struct Io {
+/// A read of history that was asked for.
+pub struct History {
+    pub id: Option<RequestId>,
+    pub topic: Topic,
+    pub from: ReadFrom,
+    pub limit: u32,
+    pub ignored: Vec<String>,
+}
+
     pub outbox: Outbox,
     /// Frames of the present batch, sent together at its end.
     pub pending: Vec<Bytes>,

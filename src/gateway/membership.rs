@@ -183,6 +183,10 @@ impl Shard {
             if subscriptions.reading {
                 return;
             }
+            if let Some(history) = connection.histories.borrow_mut().pop_front() {
+                subscriptions.reading = true;
+                return self.read_history(connection, history);
+            }
             let wanted = subscriptions.iter_mut().find_map(|s| match &mut s.stage {
                 Stage::Behind(behind) => behind.wanted.take().map(|from| (s.topic, s.stay, from)),
                 _ => None,

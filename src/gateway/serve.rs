@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use super::connection::{self, Connection, Incoming, Io, Protocol, State};
+use super::connection::{self, Connection, History, Incoming, Io, Protocol, State};
 use super::counters;
 use super::shard::{SCRATCH, Shard};
 use super::subscriptions::Asked;
@@ -16,9 +16,8 @@ use crate::domain::command::{Refusal, Request, RequestId};
 use crate::domain::error::CloseCode;
 use crate::domain::event::Event;
 use crate::domain::message::Publication;
-use crate::domain::name::Topic;
 use crate::domain::session::{Effect, Session};
-use crate::domain::store::{ReadFrom, ReadLimit};
+use crate::domain::store::ReadLimit;
 use crate::hub::outbox::Outbox;
 use crate::protocol;
 
@@ -63,6 +62,8 @@ impl Shard {
             .into(),
             subscriptions: Default::default(),
             in_flight: Default::default(),
+            histories: Default::default(),
+            closed: Default::default(),
             wake: Default::default(),
         });
         vacant.insert(connection.clone());
@@ -202,7 +203,7 @@ impl Shard {
                 }
                 Effect::Publish { id, publication, ignored } => self.publish(connection, id, publication, ignored),
                 Effect::History { id, topic, from, limit, ignored } => {
-                    self.history(connection, id, topic, from, limit, ignored);
+                    self.history(connection, History { id, topic, from, limit, ignored });
                 }
                 Effect::Close(code) => connection.close(code),
             }
@@ -232,15 +233,15 @@ impl Shard {
         });
     }
 
-    fn history(
-        self: &Rc<Self>,
-        connection: &Rc<Connection>,
-        id: Option<RequestId>,
-        topic: Topic,
-        from: ReadFrom,
-        limit: u32,
-        ignored: Vec<String>,
-    ) {
+    fn history(self: &Rc<Self>, connection: &Rc<Connection>, asked: History) {
+        connection.in_flight.set(connection.in_flight.get() + 1);
+        connection.histories.borrow_mut().push_back(asked);
+        self.read_next(connection);
+    }
+
+    /// Reads and answers while `reading` keeps other reads of this connection back, so that answers fit into its outbox.
+    pub(super) fn read_history(self: &Rc<Self>, connection: &Rc<Connection>, asked: History) {
+        let History { id, topic, from, limit, ignored } = asked;
         let limit = ReadLimit { messages: limit, bytes: self.limits.outbox / 4 };
         let page = self.hub.read(&topic, from, limit);
         self.answer_later(connection, async move {

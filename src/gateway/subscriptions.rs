@@ -11,7 +11,7 @@ use crate::domain::store::ReadFrom;
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     list: Vec<Subscription>,
-    /// Whether a read of history is under way for one of them; the others wait for their turn.
+    /// Whether a read of history is under way, for one of them or for a command; the others wait for their turn.
     pub reading: bool,
     next_stay: u64,
 }
