@@ -140,18 +140,22 @@ impl Server {
     }
 
     /// Stops accepting, finishes what was accepted, closes the sockets, ends; within the bound of the settings.
+    ///
+    /// Nobody gets the whole bound: neither entries that cannot be stored now nor requests that never end keep the sockets
+    /// from being closed and the store from finishing.
     pub async fn stop(self) {
-        let deadline = tokio::time::Instant::now() + self.patience;
+        let begun = tokio::time::Instant::now();
+        let deadline = begun + self.patience;
         self.draining.store(true, Ordering::Relaxed);
         self.stop.cancel();
         let dispatcher = self.dispatcher.lock().unwrap_or_else(|e| e.into_inner()).take();
         let finish = async {
             if let Some(dispatcher) = dispatcher {
-                dispatcher.stop().await;
+                let _ = tokio::time::timeout_at(begun + self.patience / 2, dispatcher.stop()).await;
             }
             self.gateway.drain().await;
             for task in self.serving {
-                let _ = task.await;
+                let _ = tokio::time::timeout_at(begun + self.patience * 3 / 4, task).await;
             }
             let _ = tokio::task::spawn_blocking(move || self.threads.join()).await;
             self.store.close().await;
