@@ -73,13 +73,11 @@ impl Shard {
 
     pub(super) async fn serve(self: Rc<Self>, connection: Rc<Connection>, opening: Opening) {
         let slot = self.start(&connection, opening);
-        let mut closed = None;
         loop {
             let state = connection.io.borrow().state;
             match state {
                 State::Ended => break,
                 State::Cut(code) => {
-                    closed = Some(code);
                     tracing::debug!(connection = %connection.name, code = code.code(), "closing");
                     connection.start_close(code, self.now());
                     continue;
@@ -102,7 +100,7 @@ impl Shard {
                 },
             }
         }
-        counters::count_closed(closed);
+        counters::count_closed(connection.closed.get());
         self.forget(&connection);
         drop(slot);
     }
@@ -163,7 +161,8 @@ impl Shard {
     }
 
     fn on_bytes(self: &Rc<Self>, connection: &Rc<Connection>, mut input: &[u8], now: Instant) {
-        if input.is_empty() {
+        let is_deaf = matches!(connection.io.borrow().state, State::Closing { deaf: true, .. });
+        if input.is_empty() || is_deaf {
             return;
         }
         while let Incoming::Frame(frame) = connection.next_frame(&mut input, now) {
@@ -244,14 +243,19 @@ impl Shard {
         let History { id, topic, from, limit, ignored } = asked;
         let limit = ReadLimit { messages: limit, bytes: self.limits.outbox / 4 };
         let page = self.hub.read(&topic, from, limit);
-        self.answer_later(connection, async move {
-            match page.await {
+        let (shard, connection) = (self.clone(), connection.clone());
+        tokio::task::spawn_local(async move {
+            let event = match page.await {
                 Ok(page) => {
                     let more = !page.is_last();
                     Event::History { id, topic, items: page.messages, missing: page.missing, more, ignored }
                 }
                 Err(error) => Event::error(id, "history", &topic, error.into()),
-            }
+            };
+            connection.in_flight.set(connection.in_flight.get() - 1);
+            connection.say(&event, &shard.limits, shard.now());
+            connection.subscriptions.borrow_mut().reading = false;
+            shard.read_next(&connection);
         });
     }
 
