@@ -82,7 +82,7 @@ async fn a_letter_is_sent_back_or_dropped_once() {
         let again = api.send(method, path, &[], Body::empty()).await;
         assert_eq!((again.status.as_u16(), again.reason().as_str()), (404, "not-found"), "{method} {path}");
     }
-    assert_eq!(api.get("/v1/ingest/dead").await.json(), json!({ "items": [], "total": 0 }));
+    assert_eq!(api.get("/v1/ingest/dead").await.json(), json!({ "items": [], "notices": [], "total": 0 }));
 }
 
 #[tokio::test]
