@@ -60,7 +60,12 @@ pub const METRICS: &[Metric] = &[
     metric(SUBSCRIPTIONS, Shape::Gauge, &["shard"], "Subscriptions of those connections."),
     metric(TOPICS, Shape::Gauge, &[], "Topics that at least one of them is subscribed to."),
     metric(ACCEPTED, Shape::Counter, &["transport"], "Connections accepted."),
-    metric(CLOSED, Shape::Counter, &["code"], "Connections closed, by close code; 1006 where the peer just went."),
+    metric(
+        CLOSED,
+        Shape::Counter,
+        &["code"],
+        "Connections closed, by close code; 1000 where the peer closed, 1006 where it just went.",
+    ),
     metric(COMMANDS, Shape::Counter, &["verb"], "Commands read from connections."),
     metric(PUBLISHED, Shape::Counter, &["door"], "Messages stored, by the door they came through."),
     metric(REFUSED, Shape::Counter, &["door", "reason"], "Requests, frames and entries refused, by error word."),

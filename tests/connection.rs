@@ -10,6 +10,7 @@ use futures::StreamExt;
 use hub::{Client, Heard, PATIENCE, number, publish, text};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
@@ -55,12 +56,35 @@ async fn shutting_down_closes_with_the_code_that_asks_to_come_back() {
         clients.push(client);
     }
     let stored = publish(server.http, "a", "1").await;
+    // A drain does not wait for what is on its way; who comes back resumes.
+    for client in &mut clients {
+        assert_eq!(client.next().await["at"], stored.as_str());
+    }
     let stop = tokio::spawn(server.stop());
     for mut client in clients {
-        assert_eq!(client.next().await["at"], stored.as_str());
         assert_eq!(client.hear().await, Heard::Closed(4000, "drain".into()));
     }
     tokio::time::timeout(Duration::from_secs(9), stop).await.expect("within its bound").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_never_ends_does_not_keep_the_store_from_closing() {
+    let server = hub::start(&["--shutdown=4s"]).await;
+    let mut stream = TcpStream::connect(server.http).await.unwrap();
+    let head = format!(
+        "POST /v1/messages HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n[",
+        server.http
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The same listener has taken that connection before this one.
+    let mut client = Client::connect(server.http, "").await;
+    client.next().await;
+    let begun = std::time::Instant::now();
+    let stop = tokio::spawn(server.stop());
+    assert_eq!(client.hear().await, Heard::Closed(4000, "drain".into()));
+    drop(client);
+    stop.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(3_900), "the bound was used up: {:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,6 +217,51 @@ async fn broken_websocket_frames_are_closed_with_the_standard_code() {
         tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect(what).expect(what);
         assert_eq!((answer[0], u16::from_be_bytes([answer[2], answer[3]])), (0x88, code), "{what}");
     }
+    let url = format!("http://{}/metrics", server.admin.unwrap());
+    let counted = async {
+        loop {
+            let text = reqwest::get(&url).await.unwrap().text().await.unwrap();
+            if [1002, 1007, 4503].iter().all(|code| text.contains(&format!("fanfare_closed_total{{code=\"{code}\"}}")))
+            {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, counted).await.expect("closes are counted by their code");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_on_breaking_the_protocol_does_not_put_the_end_off() {
+    let server = hub::start(&["--max-frame=64KiB"]).await;
+    let mut stream = raw(server.http).await;
+    for _ in 0..2 {
+        stream.write_all(&masked(0x81, b"\xff")).await.unwrap();
+        let mut seen = [0; 4];
+        let _ = tokio::time::timeout(PATIENCE, stream.read_exact(&mut seen)).await.expect("a close or the end");
+    }
+    // Less than the time that a well-behaved peer gets for its part of the closing handshake.
+    let rest = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut Vec::new())).await;
+    rest.expect("the socket is dropped").ok();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_on_the_root_is_judged_like_any_other_and_other_upgrades_get_the_page() {
+    let server = hub::start(&[]).await;
+    let handshake = |origin: &str| {
+        let mut request = format!("ws://{}/?sub=a", server.http).into_client_request().unwrap();
+        request.headers_mut().insert("origin", origin.parse().unwrap());
+        tokio_tungstenite::connect_async(request)
+    };
+    let mut client = Client(handshake("http://localhost:3000").await.unwrap().0);
+    assert_eq!(client.next().await["hello"], "fanfare.v1");
+    let mut client = Client(handshake("https://evil.example").await.expect("a browser reads only close codes").0);
+    assert_eq!(client.hear().await, Heard::Closed(4502, "origin".into()));
+    // `curl --http2`
+    let request = reqwest::Client::new().get(format!("http://{}/", server.http));
+    let answer = request.header("connection", "Upgrade").header("upgrade", "h2c").send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
     server.stop().await;
 }
 

@@ -6,6 +6,7 @@ mod support;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use fanfare::domain::name::Topic;
 use fanfare::domain::position::Position;
@@ -201,9 +202,128 @@ fn a_bad_feed_and_a_bad_store_cost_no_message_its_place() {
     });
     let (mut given, mut last) = (0, 0);
     while last < 150 {
-        let played = reports.recv_timeout(std::time::Duration::from_secs(60));
+        let played = reports.recv_timeout(Duration::from_secs(60));
         let (seed, more) = played.unwrap_or_else(|error| panic!("seed {} failed or hangs: {error}", last + 1));
         (last, given) = (seed, given + more);
     }
     assert!(given > 5_000, "{given}");
+}
+
+/// A real store in which some reads fail for ever and some wait to be let go.
+struct Picky {
+    inner: Arc<dyn Store>,
+    /// Topics that begin with `stuck` are read once this is let go, and answer as they were when they were asked.
+    gate: Arc<tokio::sync::Semaphore>,
+}
+
+impl Store for Picky {
+    fn append(&self, batch: Vec<Append>) -> BoxFuture<'static, Vec<Result<Appended, StoreError>>> {
+        self.inner.append(batch)
+    }
+
+    fn read(&self, topic: &Topic, from: ReadFrom, limit: ReadLimit) -> BoxFuture<'static, Result<Page, StoreError>> {
+        if topic.as_str().starts_with("broken") {
+            return async { Err(StoreError::Unavailable("its server is away".into())) }.boxed();
+        }
+        let page = self.inner.read(topic, from, limit);
+        let gate = topic.as_str().starts_with("stuck").then(|| self.gate.clone());
+        async move {
+            if let Some(gate) = gate {
+                gate.acquire().await.expect("it is never closed").forget();
+            }
+            page.await
+        }
+        .boxed()
+    }
+
+    fn feed(&self) -> (Box<dyn Watch>, BoxStream<'static, FeedEvent>) {
+        self.inner.feed()
+    }
+
+    fn status(&self) -> StoreStatus {
+        self.inner.status()
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        self.inner.close()
+    }
+}
+
+async fn picky() -> (Hub, mpsc::Receiver<ToShard>, Arc<tokio::sync::Semaphore>) {
+    let inner = store::open("memory", store::Options::default()).await.unwrap().store;
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let (sender, inbox) = mpsc::channel(1024);
+    let (hub, sequencer) = Hub::with_shards(Arc::new(Picky { inner, gate: gate.clone() }), vec![sender]);
+    tokio::spawn(sequencer);
+    (hub, inbox, gate)
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_that_cannot_be_read_do_not_keep_the_others_waiting() {
+    let (hub, mut inbox, _) = picky().await;
+    for n in 0..200 {
+        hub.join(&support::topic(&format!("broken{n}")), ShardId(0));
+    }
+    // The clock of the runtime jumps from wait to wait; the store has a thread, so only real time bounds the test.
+    let begun = std::time::Instant::now();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let good = support::topic("good");
+    hub.join(&good, ShardId(0));
+    while tokio::time::timeout(Duration::from_secs(60), inbox.recv()).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it never gets its turn");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_still_waits_its_turn_is_not_taken_for_one_of_the_next_stay() {
+    let (hub, mut inbox, gate) = picky().await;
+    let shard = ShardId(0);
+    let blockers: Vec<Topic> = (0..64).map(|n| support::topic(&format!("stuck.other{n}"))).collect();
+    let topic = support::topic("stuck.one");
+    // All places are taken, and the topic is joined, left and joined while it waits for one.
+    for blocker in &blockers {
+        hub.join(blocker, shard);
+    }
+    settle(&gate).await;
+    let mut last = None;
+    for _ in 0..2 {
+        hub.leave(&topic, shard);
+        settle(&gate).await;
+        last = Some(hub.join(&topic, shard));
+        settle(&gate).await;
+    }
+    // One place is free: the topic is located. A second read of it would still be held up, and be old when it comes.
+    gate.add_permits(65);
+    let begun = loop {
+        match inbox.recv().await.expect("the sequencer runs") {
+            ToShard::Joined { topic: t, ticket, at } if t == topic && Some(ticket) == last => break at,
+            _ => {}
+        }
+    };
+    let mut at = begun;
+    for n in 0..3 {
+        hub.append(vec![support::item(&topic, format!("\"data\":{n}"))]).await.pop().unwrap().unwrap();
+        while at.offset == begun.offset + n {
+            match inbox.recv().await.expect("the sequencer runs") {
+                ToShard::Message(delivery) => {
+                    assert_eq!(delivery.before, at, "repeated, lost or out of order");
+                    at = delivery.message.at;
+                }
+                ToShard::Gap { gap, .. } => panic!("nothing was lost, yet {gap:?}"),
+                ToShard::Joined { .. } => {}
+            }
+        }
+        if n == 0 {
+            gate.add_permits(10);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Lets the sequencer and the store's thread come to rest.
+async fn settle(gate: &tokio::sync::Semaphore) {
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(gate.available_permits(), 0);
 }

@@ -7,6 +7,7 @@
 mod hub;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use hub::{Client, Heard, PATIENCE, number, publish, text};
 use tokio::net::TcpSocket;
@@ -152,5 +153,46 @@ async fn a_silent_line_is_pinged_and_closed_when_nobody_answers() {
     answering.say(r#"{"ping":1}"#).await;
     while !matches!(answering.hear().await, Heard::Text(text) if text.contains("pong")) {}
     drop((answering, silent));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_reads_of_history_at_once_are_answered_within_the_outbox() {
+    let _alone = ALONE.lock().await;
+    let server = hub::start(&["--outbox=256KiB"]).await;
+    for n in 0..20 {
+        publish(server.http, "big", &text(20_000, n)).await;
+    }
+    let mut client = narrow(server.http, "").await;
+    client.next().await;
+    let reads: Vec<String> = (0..40).map(|id| format!(r#"{{"id":{id},"history":"big"}}"#)).collect();
+    client.say(&format!("[{}]", reads.join(","))).await;
+    for id in 0..40 {
+        let answer = client.next().await;
+        assert_eq!((&answer["id"], &answer["ok"]), (&id.into(), &"history".into()));
+        assert!(!answer["items"].as_array().unwrap().is_empty());
+    }
+    drop(client);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_takes_its_backlog_slowly_is_not_taken_for_idle() {
+    let _alone = ALONE.lock().await;
+    let server = hub::start(&["--outbox=64MiB", "--ping=1s", "--pong=1s"]).await;
+    let mut client = narrow(server.http, "?sub=big").await;
+    for _ in 0..2 {
+        client.next().await;
+    }
+    let count = 400;
+    for n in 0..count {
+        publish(server.http, "big", &text(20_000, n)).await;
+    }
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
+    for n in 0..count {
+        pace.tick().await;
+        assert_eq!(number(&client.next().await, 20_000), n);
+    }
+    drop(client);
     server.stop().await;
 }

@@ -1,7 +1,7 @@
 //! Golden conversations: each file in `tests/transcripts` is played against a hub of its own, word for word.
 //!
 //! `>` is sent, `<` must be heard, in this order; `A`, `B` … before them name further connections, `connect ?sub=x`
-//! opens one, `publish news {"hi":1}` publishes by HTTP, `close 4501 bad-frame` must be heard as a close. What differs
+//! opens one, `publish news {"hi":1}` publishes by HTTP, `close 4501 bad-frame` must be heard as a close.
 //! `<~` lines that follow one another may be heard in any order: an answer and a message have none. What differs
 //! from run to run is written `e1`, `e2` … for epochs in the order of their appearance, `T` for times.
 

@@ -227,7 +227,7 @@ pub const SETTINGS: &[Setting] = settings! {
         "outbox" size(64 * KIB, 1024 * MIB), Usize(limits.outbox),
             "Bytes that may wait for one connection.";
         "outbox_age" seconds(100, HOUR), Duration(limits.outbox_age),
-            "How long the oldest of them may wait.";
+            "How long a connection may take none of them.";
         "ping" seconds(1000, HOUR), Duration(limits.ping),
             "Time between pings to a quiet connection.";
         "pong" seconds(100, HOUR), Duration(limits.pong),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -29,17 +29,9 @@ pub struct Facts {
     pub store: &'static str,
 }
 
-/// `/`, the files and `/demo.json`. A WebSocket handshake on `/` is answered by `upgrade`.
-pub fn routes(facts: Facts, upgrade: impl Fn(Request) -> Response + Clone + Send + Sync + 'static) -> Router {
-    let index = move |request: Request| {
-        let upgrade = upgrade.clone();
-        async move {
-            if request.headers().contains_key(header::UPGRADE) {
-                return upgrade(request);
-            }
-            file("index.html", request.headers())
-        }
-    };
+/// `/`, the files and `/demo.json`.
+pub fn routes(facts: Facts) -> Router {
+    let index = |headers: HeaderMap| async move { file("index.html", &headers) };
     let mut routes = Router::new().route("/", get(index));
     // Each file is a route of its own, so that what does not exist is told by the API like any other path.
     for found in FILES.files() {

@@ -10,6 +10,8 @@ pub async fn publish(redis_url: String, stream: String) {
     let Ok(client) = redis::Client::open(redis_url) else { return };
     let mut before = read();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
+    // What was not read during an outage is not made up for.
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let Ok(mut connection) = client.get_multiplexed_async_connection().await else {
             tokio::time::sleep(Duration::from_secs(1)).await;

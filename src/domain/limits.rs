@@ -23,7 +23,7 @@ pub struct Limits {
     pub in_flight: usize,
     /// Messages in one answer to `history`, and in one `GET …/messages`.
     pub history: u32,
-    /// Bytes that wait for one connection, and how long the oldest may wait.
+    /// Bytes that wait for one connection, and how long its peer may take none of them.
     pub outbox: usize,
     pub outbox_age: Duration,
     /// Seconds between pings, and how long the pong may take.

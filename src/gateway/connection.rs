@@ -2,6 +2,7 @@
 //! side closes. What topics it hears is the shard's part.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
@@ -14,14 +15,19 @@ use tungstenite::{Error as WsError, Message as WsMessage, error::CapacityError};
 use super::subscriptions::Subscriptions;
 use super::wire::{self, Pipe};
 use crate::domain::codec::{Codec, Format};
+use crate::domain::command::RequestId;
 use crate::domain::error::CloseCode;
 use crate::domain::event::Event;
 use crate::domain::limits::Limits;
+use crate::domain::name::Topic;
 use crate::domain::session::Session;
+use crate::domain::store::ReadFrom;
 use crate::hub::outbox::{Outbox, SLICES};
 
 /// How long a closing handshake may take before the socket is dropped.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// What stands for all codes that peers close with.
+const PEER_CLOSED: u16 = 1000;
 
 pub struct Connection {
     pub key: usize,
@@ -35,8 +41,21 @@ pub struct Connection {
     pub subscriptions: RefCell<Subscriptions>,
     /// Commands that wait for the store.
     pub in_flight: Cell<usize>,
+    /// Those of them that read history, each in its turn; at most `Limits::in_flight`.
+    pub histories: RefCell<VecDeque<History>>,
+    /// The code of the close frame that was sent, or that came; `None`: there was none.
+    pub closed: Cell<Option<u16>>,
     /// Wakes the connection's task: something waits to be written, or it shall end.
     pub wake: Notify,
+}
+
+/// A read of history that was asked for.
+pub struct History {
+    pub id: Option<RequestId>,
+    pub topic: Topic,
+    pub from: ReadFrom,
+    pub limit: u32,
+    pub ignored: Vec<String>,
 }
 
 /// What is on its way out.
@@ -54,9 +73,10 @@ pub enum State {
     Open,
     /// Shall be closed with this code by its task.
     Cut(CloseCode),
-    /// Our close frame is queued; the peer has until then to answer.
+    /// Our close frame is queued; the peer has until then to answer. `deaf`: what still comes is not looked at.
     Closing {
         until: Instant,
+        deaf: bool,
     },
     /// Nothing more to do but drop the socket.
     Ended,
@@ -179,22 +199,22 @@ impl Connection {
 
     /// Begins the closing handshake: only a frame that has begun is finished before the close frame.
     pub fn start_close(&self, code: CloseCode, now: Instant) {
-        let frame = CloseFrame { code: code.code().into(), reason: code.word().into() };
-        self.close_websocket(Some(frame), now);
+        self.close_websocket(close_frame(code), false, now);
     }
 
-    fn close_websocket(&self, frame: Option<CloseFrame>, now: Instant) {
+    fn close_websocket(&self, frame: CloseFrame, deaf: bool, now: Instant) {
+        self.closed.set(Some(frame.code.into()));
         let mut output = Vec::new();
         let mut pipe = Pipe { input: &[], output: &mut output };
         // A context that is closing already has nothing to add.
-        let _ = self.protocol.borrow_mut().websocket.close(&mut pipe, frame);
+        let _ = self.protocol.borrow_mut().websocket.close(&mut pipe, Some(frame));
         let io = &mut *self.io.borrow_mut();
         io.outbox.cut();
         io.pending = Vec::new();
         if !output.is_empty() {
             let _ = io.outbox.push(output.into(), usize::MAX, now);
         }
-        io.state = State::Closing { until: now + CLOSE_WAIT };
+        io.state = State::Closing { until: now + CLOSE_WAIT, deaf };
         self.write(io, now);
     }
 
@@ -217,7 +237,8 @@ impl Connection {
                 Ok(WsMessage::Close(_)) => {
                     let io = &mut *self.io.borrow_mut();
                     if io.state == State::Open {
-                        io.state = State::Closing { until: now + CLOSE_WAIT };
+                        self.closed.set(Some(PEER_CLOSED));
+                        io.state = State::Closing { until: now + CLOSE_WAIT, deaf: false };
                     }
                 }
                 Ok(_) => {}
@@ -232,25 +253,27 @@ impl Connection {
 
     fn on_protocol_error(&self, error: WsError, now: Instant) {
         use tungstenite::protocol::frame::coding::CloseCode as Standard;
-        let standard = |code, reason: String| Some(CloseFrame { code, reason: reason.into() });
-        let frame = match error {
-            WsError::Capacity(CapacityError::MessageTooLong { .. }) => {
-                return self.start_close(CloseCode::TooLarge, now);
-            }
+        let standard = |code, reason: String| (CloseFrame { code, reason: reason.into() }, false);
+        let (frame, deaf) = match error {
+            _ if !self.is_open() => return self.end(now),
+            // tungstenite would keep the rest of the frame, however long it is.
+            WsError::Capacity(CapacityError::MessageTooLong { .. }) => (close_frame(CloseCode::TooLarge), true),
             WsError::Utf8(_) => standard(Standard::Invalid, "text frames are UTF-8".into()),
-            WsError::Protocol(error) if self.is_open() => {
+            WsError::Protocol(error) => {
                 let mut reason = error.to_string();
                 reason.truncate(reason.floor_char_boundary(120));
                 standard(Standard::Protocol, reason)
             }
-            _ => {
-                // The handshake is over, or the peer is gone.
-                let io = &mut *self.io.borrow_mut();
-                self.write(io, now);
-                return self.fail(io);
-            }
+            _ => return self.end(now),
         };
-        self.close_websocket(frame, now);
+        self.close_websocket(frame, deaf, now);
+    }
+
+    /// The handshake is over, the peer is gone, or it breaks the protocol while it is being closed.
+    fn end(&self, now: Instant) {
+        let io = &mut *self.io.borrow_mut();
+        self.write(io, now);
+        self.fail(io);
     }
 
     /// Commands are not read while so much waits that their answers might not fit.
@@ -274,6 +297,10 @@ impl Connection {
         let io = &mut *self.io.borrow_mut();
         match io.state {
             State::Open => {
+                if !io.outbox.is_empty() {
+                    // The ping may stand behind what waits, and the pong is not read: it is the taking that counts.
+                    io.pong_due = io.pong_due.map(|_| now + limits.pong);
+                }
                 if io.outbox.stalled(now) > limits.outbox_age {
                     self.cut(io, CloseCode::Slow);
                 } else if io.pong_due.is_some_and(|due| now >= due) {
@@ -285,10 +312,14 @@ impl Connection {
                     self.write(io, now);
                 }
             }
-            State::Closing { until } if now >= until => self.fail(io),
+            State::Closing { until, .. } if now >= until => self.fail(io),
             _ => {}
         }
     }
+}
+
+fn close_frame(code: CloseCode) -> CloseFrame {
+    CloseFrame { code: code.code().into(), reason: code.word().into() }
 }
 
 /// Names connections for people: unique on this node while it runs.

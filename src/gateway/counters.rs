@@ -2,7 +2,7 @@
 
 use metrics::{counter, gauge};
 
-use crate::domain::error::{CloseCode, Reason};
+use crate::domain::error::Reason;
 use crate::domain::store::GapCause;
 use crate::telemetry;
 
@@ -33,8 +33,8 @@ pub fn count_gap(why: GapCause) {
 }
 
 /// `None`: the peer just went.
-pub fn count_closed(code: Option<CloseCode>) {
-    counter!(telemetry::CLOSED, "code" => code.map_or(1006, CloseCode::code).to_string()).increment(1);
+pub fn count_closed(code: Option<u16>) {
+    counter!(telemetry::CLOSED, "code" => code.unwrap_or(1006).to_string()).increment(1);
 }
 
 pub fn set_connections(count: usize) {

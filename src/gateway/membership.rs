@@ -35,7 +35,9 @@ impl Shard {
             let key = topics.enter(topic, || self.hub.join(topic, self.id));
             (key, topics.entry(key).at)
         };
-        self.detach(connection, key);
+        if let Some(given_up) = self.detach(connection, key) {
+            self.answer_given_up(connection, topic, given_up, now);
+        }
         self.topics.borrow_mut().entry_mut(key).behind.push(connection.key);
         let stage = Stage::Waiting { asked: Box::new(asked), since: now };
         connection.subscriptions.borrow_mut().insert(key, stage);
@@ -181,6 +183,10 @@ impl Shard {
             if subscriptions.reading {
                 return;
             }
+            if let Some(history) = connection.histories.borrow_mut().pop_front() {
+                subscriptions.reading = true;
+                return self.read_history(connection, history);
+            }
             let wanted = subscriptions.iter_mut().find_map(|s| match &mut s.stage {
                 Stage::Behind(behind) => behind.wanted.take().map(|from| (s.topic, s.stay, from)),
                 _ => None,
@@ -231,27 +237,47 @@ impl Shard {
             Err(Some((id, error))) => {
                 let topic = self.topics.borrow().entry(key).topic.clone();
                 connection.say(&Event::error(id, "sub", &topic, error.into()), &self.limits, now);
-                self.unsubscribe(connection, key);
+                self.remove(connection, key);
             }
         }
     }
 
-    /// Ends a subscription, and the topic's stay in this shard with its last one.
-    pub(super) fn unsubscribe(&self, connection: &Rc<Connection>, key: TopicKey) {
-        self.detach(connection, key);
+    /// Ends a subscription as its client asked.
+    pub(super) fn unsubscribe(&self, connection: &Rc<Connection>, topic: &Topic, now: Instant) {
+        let key = self.topics.borrow().find(topic);
+        if let Some(given_up) = key.and_then(|key| self.remove(connection, key)) {
+            self.answer_given_up(connection, topic, given_up, now);
+        }
+    }
+
+    /// Takes a subscription out, and the topic's stay in this shard with its last one. Gives back what it still owed an
+    /// answer to.
+    pub(super) fn remove(&self, connection: &Rc<Connection>, key: TopicKey) -> Option<Asked> {
+        let unanswered = self.detach(connection, key);
         let left = self.topics.borrow_mut().remove_if_empty(key);
         if let Some(topic) = left {
             self.hub.leave(&topic, self.id);
         }
+        unanswered
     }
 
-    fn detach(&self, connection: &Rc<Connection>, key: TopicKey) {
-        let Some(subscription) = connection.subscriptions.borrow_mut().remove(key) else { return };
+    /// Every `sub` is answered, also the one that another frame overtakes.
+    fn answer_given_up(&self, connection: &Rc<Connection>, topic: &Topic, asked: Asked, now: Instant) {
+        let text = "a later frame replaced or ended this subscription before it began";
+        let problem = Problem::new(Reason::Conflict, text);
+        connection.say(&Event::error(asked.id, "sub", topic, problem), &self.limits, now);
+    }
+
+    fn detach(&self, connection: &Rc<Connection>, key: TopicKey) -> Option<Asked> {
+        let subscription = connection.subscriptions.borrow_mut().remove(key)?;
         let mut topics = self.topics.borrow_mut();
         let entry = topics.entry_mut(key);
-        let Stage::Live(index) = subscription.stage else {
-            entry.behind.retain(|c| *c != connection.key);
-            return;
+        let index = match subscription.stage {
+            Stage::Live(index) => index,
+            stage => {
+                entry.behind.retain(|c| *c != connection.key);
+                return stage.unanswered();
+            }
         };
         entry.live.swap_remove(index);
         if let Some(moved) = entry.live.get(index).and_then(|c| self.connection(*c))
@@ -259,6 +285,7 @@ impl Shard {
         {
             other.stage = Stage::Live(index);
         }
+        None
     }
 
     /// Answers those who have waited too long for a topic that the store does not bring.
@@ -280,7 +307,7 @@ impl Shard {
                     let text = format!("the store cannot bring this topic now ({trouble}); subscribe again");
                     let problem = Problem::new(Reason::Unavailable, text).retry_after(Duration::from_secs(1));
                     connection.say(&Event::error(id, "sub", &topic, problem), &self.limits, now);
-                    self.unsubscribe(&connection, key);
+                    self.remove(&connection, key);
                 }
             }
         }

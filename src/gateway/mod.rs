@@ -20,7 +20,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use self::shard::Shard;
-pub use self::upgrade::routes;
+pub use self::upgrade::{beside, routes};
 use crate::domain::access::Access;
 use crate::domain::command::{Refusal, Request};
 use crate::domain::error::CloseCode;

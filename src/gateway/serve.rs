@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use super::connection::{self, Connection, Incoming, Io, Protocol, State};
+use super::connection::{self, Connection, History, Incoming, Io, Protocol, State};
 use super::counters;
 use super::shard::{SCRATCH, Shard};
 use super::subscriptions::Asked;
@@ -16,9 +16,8 @@ use crate::domain::command::{Refusal, Request, RequestId};
 use crate::domain::error::CloseCode;
 use crate::domain::event::Event;
 use crate::domain::message::Publication;
-use crate::domain::name::Topic;
 use crate::domain::session::{Effect, Session};
-use crate::domain::store::{ReadFrom, ReadLimit};
+use crate::domain::store::ReadLimit;
 use crate::hub::outbox::Outbox;
 use crate::protocol;
 
@@ -75,6 +74,8 @@ impl Shard {
             .into(),
             subscriptions: Default::default(),
             in_flight: Default::default(),
+            histories: Default::default(),
+            closed: Default::default(),
             wake: Default::default(),
         });
         vacant.insert(connection.clone());
@@ -85,13 +86,11 @@ impl Shard {
     pub(super) async fn serve(self: Rc<Self>, connection: Rc<Connection>, opening: Opening) {
         let stay = Stay { shard: &self, connection: &connection };
         let slot = self.start(&connection, opening);
-        let mut closed = None;
         loop {
             let state = connection.io.borrow().state;
             match state {
                 State::Ended => break,
                 State::Cut(code) => {
-                    closed = Some(code);
                     tracing::debug!(connection = %connection.name, code = code.code(), "closing");
                     connection.start_close(code, self.now());
                     continue;
@@ -114,7 +113,7 @@ impl Shard {
                 },
             }
         }
-        counters::count_closed(closed);
+        counters::count_closed(connection.closed.get());
         drop((stay, slot));
     }
 
@@ -136,7 +135,7 @@ impl Shard {
     fn forget(&self, connection: &Rc<Connection>) {
         let topics = connection.subscriptions.borrow().topics();
         for key in topics {
-            self.unsubscribe(connection, key);
+            self.remove(connection, key);
         }
         connection.io.borrow_mut().state = State::Ended;
         self.connections.borrow_mut().remove(connection.key);
@@ -174,7 +173,8 @@ impl Shard {
     }
 
     fn on_bytes(self: &Rc<Self>, connection: &Rc<Connection>, mut input: &[u8], now: Instant) {
-        if input.is_empty() {
+        let is_deaf = matches!(connection.io.borrow().state, State::Closing { deaf: true, .. });
+        if input.is_empty() || is_deaf {
             return;
         }
         while let Incoming::Frame(frame) = connection.next_frame(&mut input, now) {
@@ -209,15 +209,12 @@ impl Shard {
                     self.subscribe(connection, &topic, Asked { id, from, ignored }, now);
                 }
                 Effect::Unsubscribe { id, topic, ignored } => {
-                    let key = self.topics.borrow().find(&topic);
-                    if let Some(key) = key {
-                        self.unsubscribe(connection, key);
-                    }
+                    self.unsubscribe(connection, &topic, now);
                     connection.say(&Event::Unsubscribed { id, topic, ignored }, &self.limits, now);
                 }
                 Effect::Publish { id, publication, ignored } => self.publish(connection, id, publication, ignored),
                 Effect::History { id, topic, from, limit, ignored } => {
-                    self.history(connection, id, topic, from, limit, ignored);
+                    self.history(connection, History { id, topic, from, limit, ignored });
                 }
                 Effect::Close(code) => connection.close(code),
             }
@@ -247,25 +244,30 @@ impl Shard {
         });
     }
 
-    fn history(
-        self: &Rc<Self>,
-        connection: &Rc<Connection>,
-        id: Option<RequestId>,
-        topic: Topic,
-        from: ReadFrom,
-        limit: u32,
-        ignored: Vec<String>,
-    ) {
+    fn history(self: &Rc<Self>, connection: &Rc<Connection>, asked: History) {
+        connection.in_flight.set(connection.in_flight.get() + 1);
+        connection.histories.borrow_mut().push_back(asked);
+        self.read_next(connection);
+    }
+
+    /// Reads and answers while `reading` keeps other reads of this connection back, so that answers fit into its outbox.
+    pub(super) fn read_history(self: &Rc<Self>, connection: &Rc<Connection>, asked: History) {
+        let History { id, topic, from, limit, ignored } = asked;
         let limit = ReadLimit { messages: limit, bytes: self.limits.outbox / 4 };
         let page = self.hub.read(&topic, from, limit);
-        self.answer_later(connection, async move {
-            match page.await {
+        let (shard, connection) = (self.clone(), connection.clone());
+        tokio::task::spawn_local(async move {
+            let event = match page.await {
                 Ok(page) => {
                     let more = !page.is_last();
                     Event::History { id, topic, items: page.messages, missing: page.missing, more, ignored }
                 }
                 Err(error) => Event::error(id, "history", &topic, error.into()),
-            }
+            };
+            connection.in_flight.set(connection.in_flight.get() - 1);
+            connection.say(&event, &shard.limits, shard.now());
+            connection.subscriptions.borrow_mut().reading = false;
+            shard.read_next(&connection);
         });
     }
 

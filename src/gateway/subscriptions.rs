@@ -11,7 +11,7 @@ use crate::domain::store::ReadFrom;
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     list: Vec<Subscription>,
-    /// Whether a read of history is under way for one of them; the others wait for their turn.
+    /// Whether a read of history is under way, for one of them or for a command; the others wait for their turn.
     pub reading: bool,
     next_stay: u64,
 }
@@ -50,6 +50,17 @@ pub struct Behind {
     pub replay: Replay<Bytes>,
     /// A read that is not yet issued.
     pub wanted: Option<ReadFrom>,
+}
+
+impl Stage {
+    /// What was asked and is not answered yet.
+    pub fn unanswered(self) -> Option<Asked> {
+        match self {
+            Stage::Waiting { asked, .. } => Some(*asked),
+            Stage::Behind(behind) if !behind.answered => Some(behind.asked),
+            Stage::Behind(_) | Stage::Live(_) => None,
+        }
+    }
 }
 
 impl Subscriptions {

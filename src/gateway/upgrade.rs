@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use hyper::upgrade::OnUpgrade;
@@ -27,10 +28,25 @@ use crate::web::{self, Failure};
 
 /// Unsent bytes that the kernel holds for one socket; beyond it we see that the peer is slow.
 const UNSENT: u32 = 128 * 1024;
+/// Parameters of the URL that are named when they are not understood.
+const MOST_NAMED: usize = 8;
 
-/// `/ws`. (`/` is given to the page; its owner asks `wants_upgrade` and calls `upgrade`.)
+/// `/ws`.
 pub fn routes(gateway: Gateway) -> Router {
     Router::new().route("/ws", any(answer)).with_state(gateway)
+}
+
+/// Takes the handshakes on `/` away from the routes that otherwise answer there. It stands before their gate, since a
+/// browser cannot read what a gate answers to a handshake.
+pub fn beside(gateway: Gateway, routes: Router) -> Router {
+    routes.layer(from_fn_with_state(gateway, divert))
+}
+
+async fn divert(State(gateway): State<Gateway>, request: HttpRequest, next: Next) -> Response {
+    match request.uri().path() == "/" && Gateway::wants_upgrade(request.headers()) {
+        true => gateway.upgrade(request),
+        false => next.run(request).await,
+    }
 }
 
 async fn answer(State(gateway): State<Gateway>, request: HttpRequest) -> Response {
@@ -39,12 +55,12 @@ async fn answer(State(gateway): State<Gateway>, request: HttpRequest) -> Respons
 
 impl Gateway {
     /// Whether a request asks for a WebSocket.
-    pub fn wants_upgrade(headers: &HeaderMap) -> bool {
+    fn wants_upgrade(headers: &HeaderMap) -> bool {
         has_token(headers, header::UPGRADE, "websocket")
     }
 
     /// Answers a request for a WebSocket and takes its socket over.
-    pub fn upgrade(&self, mut request: HttpRequest) -> Response {
+    fn upgrade(&self, mut request: HttpRequest) -> Response {
         let headers = request.headers();
         let accept = match handshake(request.method(), headers) {
             Ok(accept) => accept,
@@ -62,7 +78,7 @@ impl Gateway {
         let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
             return Failure::new(Reason::Internal, "this connection cannot be upgraded").into_response();
         };
-        let (requests, batch) = opening(request.uri().query().unwrap_or(""));
+        let (requests, batch) = opening(request.uri().query().unwrap_or(""), self.inner.limits.array);
         let refuse = refused.map(|(code, failure)| {
             tracing::debug!(?failure, "upgraded only to be told why not");
             counters::count_refused(failure.reason());
@@ -146,8 +162,8 @@ async fn take_over(
     Ok((stream, read_ahead))
 }
 
-/// What the URL asks for: `?sub=news&after=k3.41`, several `sub` one after the other, `batch=1`.
-fn opening(query: &str) -> (Vec<Result<Request, Refusal>>, bool) {
+/// What the URL asks for: `?sub=news&after=k3.41`, at most so many `sub` one after the other, `batch=1`.
+fn opening(query: &str, most: usize) -> (Vec<Result<Request, Refusal>>, bool) {
     let mut wishes: Vec<(String, Option<Result<ReadFrom, Problem>>)> = Vec::new();
     let (mut batch, mut ignored) = (false, Vec::new());
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -160,8 +176,15 @@ fn opening(query: &str) -> (Vec<Result<Request, Refusal>>, bool) {
                 let wrong = |_| Problem::new(Reason::BadFrame, "\"last\" in the URL is a whole number");
                 *from = Some(value.parse().map(ReadFrom::Last).map_err(wrong));
             }
-            _ => ignored.push(name.chars().take(40).collect::<String>()),
+            // They come back in every answer.
+            _ if ignored.len() < MOST_NAMED => ignored.push(name.chars().take(40).collect::<String>()),
+            _ => {}
         }
+    }
+    if wishes.len() > most {
+        let text = format!("a URL holds at most {most} \"sub\", this one {}; send the others in frames", wishes.len());
+        let problem = Problem::new(Reason::TooMany, text);
+        return (vec![Err(Refusal { id: None, verb: Some("sub"), topic: None, problem })], batch);
     }
     let requests = wishes.into_iter().map(|(name, from)| {
         let fail =
@@ -194,5 +217,20 @@ fn refuse_handshake(status: StatusCode, text: String) -> Response {
             .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
             .into_response(),
         _ => failure.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_asks_for_no_more_than_one_frame_may_and_names_only_the_first_strangers() {
+        let (requests, _) = opening(&format!("{}{}", "sub=a&".repeat(100), "x&".repeat(5_000)), 100);
+        assert_eq!(requests.len(), 100);
+        assert!(requests.iter().all(|r| r.as_ref().is_ok_and(|r| r.ignored.len() == MOST_NAMED)));
+        let (requests, batch) = opening(&format!("{}batch=1", "sub=a&".repeat(101)), 100);
+        let [Err(refusal)] = &requests[..] else { panic!("{requests:?}") };
+        assert_eq!((refusal.problem.reason, batch), (Reason::TooMany, true));
     }
 }

@@ -4,7 +4,7 @@
 //! it is whole, while other topics go on. A message published on this node takes the same way as one from another.
 //! When the feed says that it lost something, every topic's position is compared with the store's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -77,7 +77,8 @@ struct Running {
     shards: Vec<mpsc::Sender<ToShard>>,
     flows: HashMap<Topic, Flow>,
     reads: FuturesUnordered<BoxFuture<'static, Read>>,
-    waiting: Vec<(Topic, Duration)>,
+    /// Reads that wait for their turn, first come, first served; those of a stay that is over are passed over.
+    waiting: VecDeque<(Topic, u64, Duration)>,
     stays: u64,
     interrupted: Arc<AtomicBool>,
 }
@@ -93,7 +94,7 @@ impl Sequencer {
             shards: self.shards,
             flows: HashMap::new(),
             reads: FuturesUnordered::new(),
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             stays: 0,
             interrupted: self.interrupted,
         };
@@ -217,14 +218,26 @@ impl Running {
         }
     }
 
-    /// Reads the next page of a topic, after a wait.
+    /// Reads the next page of a topic, after a wait, when its turn comes.
     fn read(&mut self, topic: Topic, wait: Duration) {
         let Some(flow) = self.flows.get_mut(&topic) else { return };
         flow.reading = true;
-        if self.reads.len() >= READS_AT_ONCE {
-            self.waiting.push((topic, wait));
-            return;
+        self.waiting.push_back((topic, flow.stay, wait));
+        self.read_waiting();
+    }
+
+    fn read_waiting(&mut self) {
+        while self.reads.len() < READS_AT_ONCE
+            && let Some((topic, stay, wait)) = self.waiting.pop_front()
+        {
+            if self.flows.get(&topic).is_some_and(|f| f.stay == stay) {
+                self.begin_read(topic, wait);
+            }
         }
+    }
+
+    fn begin_read(&mut self, topic: Topic, wait: Duration) {
+        let Some(flow) = self.flows.get_mut(&topic) else { return };
         flow.newest = None;
         flow.doubtful = false;
         let from = flow.at.map_or(ReadFrom::Last(0), ReadFrom::After);
@@ -245,11 +258,7 @@ impl Running {
         if self.flows.get(&topic).is_some_and(|f| f.stay == stay) {
             self.on_page_of(topic, page).await;
         }
-        while self.reads.len() < READS_AT_ONCE
-            && let Some((topic, wait)) = self.waiting.pop()
-        {
-            self.read(topic, wait);
-        }
+        self.read_waiting();
     }
 
     async fn on_page_of(&mut self, topic: Topic, page: Result<Page, StoreError>) {

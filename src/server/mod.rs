@@ -22,7 +22,7 @@ use crate::dispatcher::{self, Dispatcher, door};
 use crate::domain::access::Access;
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::store::Store;
-use crate::gateway::{Channels, Gateway, Threads};
+use crate::gateway::{self, Channels, Gateway, Threads};
 use crate::hub::Hub;
 use crate::store;
 use crate::telemetry::{self, Metrics};
@@ -100,10 +100,9 @@ impl Server {
 
         let (observed, own) = (hub.clone(), hub.clone());
         let state = ApiState { hub, dead, access: access.clone(), limits, troubles };
-        let socket = gateway.clone();
-        let mut router = api::router(state)
-            .merge(crate::gateway::routes(gateway.clone()))
-            .merge(web::gated(demo::routes(facts, move |request| socket.upgrade(request)), access.clone()));
+        let page = web::gated(demo::routes(facts), access.clone());
+        let mut router =
+            api::router(state).merge(gateway::routes(gateway.clone())).merge(gateway::beside(gateway.clone(), page));
         let render: Arc<dyn Fn() -> String + Send + Sync> = Arc::new({
             let metrics = metrics.clone();
             move || metrics.render()
@@ -143,17 +142,21 @@ impl Server {
     }
 
     /// Stops accepting, finishes what was accepted, closes the sockets, ends; within the bound of the settings.
+    ///
+    /// Nobody gets the whole bound: neither entries that cannot be stored now nor requests that never end keep the sockets
+    /// from being closed and the store from finishing.
     pub async fn stop(self) {
-        let deadline = tokio::time::Instant::now() + self.patience;
+        let begun = tokio::time::Instant::now();
+        let deadline = begun + self.patience;
         self.draining.store(true, Ordering::Relaxed);
         self.stop.cancel();
         let dispatcher = self.dispatcher.lock().unwrap_or_else(|e| e.into_inner()).take();
         let finish = async {
             if let Some(dispatcher) = dispatcher {
-                dispatcher.stop().await;
+                let _ = tokio::time::timeout_at(begun + self.patience / 2, dispatcher.stop()).await;
             }
             for task in self.serving {
-                let _ = task.await;
+                let _ = tokio::time::timeout_at(begun + self.patience * 3 / 4, task).await;
             }
             self.hub.settle().await;
             self.gateway.drain().await;
