@@ -1,6 +1,7 @@
 //! One identified client's protocol life: counts its bad frames, holds it to its limits, and turns each request into
 //! what the connection shall do. Pure; it knows neither topics' positions nor sockets.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,15 @@ pub enum Effect {
     Close(CloseCode),
 }
 
+/// What the connection holds at this moment.
+pub struct Holds<'a> {
+    pub subscriptions: usize,
+    /// Whether a topic is among them.
+    pub has: &'a dyn Fn(&Topic) -> bool,
+    /// Commands that wait for the store.
+    pub in_flight: usize,
+}
+
 #[derive(Debug)]
 pub struct Session {
     limits: Arc<Limits>,
@@ -42,44 +52,46 @@ impl Session {
         Event::Hello { connection: connection.into(), ping: self.limits.ping, max_frame: self.limits.frame }
     }
 
-    /// One decoded request or refusal. `subscribed` and `in_flight` are what the connection holds at this moment;
-    /// the effects of one call are applied before the next call.
-    pub fn on_request(
-        &mut self,
-        now: Instant,
-        decoded: Result<Request, Refusal>,
-        subscribed: usize,
-        in_flight: usize,
-    ) -> Vec<Effect> {
+    /// One decoded request or refusal; its effects are applied before the next call.
+    pub fn on_request(&mut self, now: Instant, decoded: Result<Request, Refusal>, holds: &Holds<'_>) -> Vec<Effect> {
         let request = match decoded {
             Ok(request) => request,
             Err(refusal) => return self.on_refusal(now, refusal),
         };
         self.strikes = 0;
         let Request { id, command, ignored } = request;
-        if let Err(wait) = self.rate.take(now) {
+        if let Err(wait) = self.rate.take(cost(&command), now) {
             return vec![Effect::Say(refused(id, &command, self.too_fast(wait)))];
         }
         match command {
             Command::Ping(what) => vec![Effect::Say(Event::Pong(what))],
             Command::Subscribe { topics, from } => {
-                let room = self.limits.subscriptions.saturating_sub(subscribed);
+                let mut room = self.limits.subscriptions.saturating_sub(holds.subscriptions);
+                let mut taken = HashSet::new();
                 let mut effects = Vec::with_capacity(topics.len());
-                for (i, topic) in topics.into_iter().enumerate() {
-                    effects.push(if i < room {
-                        Effect::Subscribe { id: id.clone(), topic, from, ignored: ignored.clone() }
-                    } else {
+                for topic in topics {
+                    // What replaces a subscription needs no room.
+                    let is_new = !(holds.has)(&topic) && !taken.contains(&topic);
+                    if is_new && room == 0 {
                         let most = self.limits.subscriptions;
                         let text =
                             format!("a connection subscribes to at most {most} topics; leave some or open another");
-                        Effect::Say(Event::error(id.clone(), "sub", &topic, Problem::new(Reason::TooMany, text)))
-                    });
+                        let problem = Problem::new(Reason::TooMany, text);
+                        effects.push(Effect::Say(Event::error(id.clone(), "sub", &topic, problem)));
+                        continue;
+                    }
+                    if is_new {
+                        room -= 1;
+                        taken.insert(topic.clone());
+                    }
+                    effects.push(Effect::Subscribe { id: id.clone(), topic, from, ignored: ignored.clone() });
                 }
                 effects
             }
             Command::Unsubscribe { topic } => vec![Effect::Unsubscribe { id, topic, ignored }],
-            command @ (Command::Publish(_) | Command::History { .. }) if in_flight >= self.limits.in_flight => {
-                let text = format!("{in_flight} commands of this connection wait for the store; await answers first");
+            command @ (Command::Publish(_) | Command::History { .. }) if holds.in_flight >= self.limits.in_flight => {
+                let text =
+                    format!("{} commands of this connection wait for the store; await answers first", holds.in_flight);
                 let problem = Problem::new(Reason::Busy, text).retry_after(Duration::from_millis(100));
                 vec![Effect::Say(refused(id, &command, problem))]
             }
@@ -95,7 +107,7 @@ impl Session {
         // Only frames that are no commands at all count towards the close: a wrong name is an answer, not an attack.
         let is_strike = matches!(problem.reason, Reason::BadFrame | Reason::BadJson | Reason::UnknownVerb);
         self.strikes = if is_strike { self.strikes + 1 } else { 0 };
-        let rate = self.rate.take(now);
+        let rate = self.rate.take(1, now);
         let problem = rate.err().map(|wait| self.too_fast(wait)).unwrap_or(problem);
         let mut effects = vec![Effect::Say(Event::Error { id, verb, topic, problem })];
         if self.strikes >= self.limits.strikes {
@@ -108,6 +120,14 @@ impl Session {
         let Limits { rate, burst, .. } = *self.limits;
         let text = format!("at most {rate} commands a second, {burst} at once; this one was not done");
         Problem::new(Reason::RateLimited, text).retry_after(wait.max(Duration::from_millis(10)))
+    }
+}
+
+/// What a command costs of the rate: many topics in one frame cost more than one.
+fn cost(command: &Command) -> u32 {
+    match command {
+        Command::Subscribe { topics, .. } => 1 + topics.len() as u32 / 10,
+        _ => 1,
     }
 }
 
@@ -135,6 +155,11 @@ mod tests {
         Ok(Request { id: None, command: Command::Subscribe { topics, from: None }, ignored: vec![] })
     }
 
+    /// A connection with so many subscriptions, one of them to `held`.
+    fn holding(subscriptions: usize) -> Holds<'static> {
+        Holds { subscriptions, has: &|topic| topic.as_str() == "held", in_flight: 0 }
+    }
+
     fn bad(reason: Reason) -> Result<Request, Refusal> {
         Err(Refusal { id: None, verb: None, topic: None, problem: Problem::new(reason, "x") })
     }
@@ -146,19 +171,19 @@ mod tests {
             .into_iter()
             .enumerate()
         {
-            assert_eq!(session.on_request(now, input, 0, 0).len(), 1, "frame {i}");
+            assert_eq!(session.on_request(now, input, &holding(0)).len(), 1, "frame {i}");
         }
-        assert_eq!(session.on_request(now, bad(Reason::BadName), 0, 0).len(), 1);
-        session.on_request(now, bad(Reason::UnknownVerb), 0, 0);
-        session.on_request(now, bad(Reason::BadJson), 0, 0);
-        let effects = session.on_request(now, bad(Reason::BadFrame), 0, 0);
+        assert_eq!(session.on_request(now, bad(Reason::BadName), &holding(0)).len(), 1);
+        session.on_request(now, bad(Reason::UnknownVerb), &holding(0));
+        session.on_request(now, bad(Reason::BadJson), &holding(0));
+        let effects = session.on_request(now, bad(Reason::BadFrame), &holding(0));
         assert_eq!(effects.last(), Some(&Effect::Close(CloseCode::BadFrames)));
     }
 
     #[test]
     fn subscriptions_beyond_the_limit_are_answered_one_by_one() {
         let (mut session, now) = session();
-        let effects = session.on_request(now, subscribe(&["a", "b", "c"]), 999, 0);
+        let effects = session.on_request(now, subscribe(&["a", "b", "c"]), &holding(999));
         assert!(matches!(&effects[0], Effect::Subscribe { .. }));
         for effect in &effects[1..] {
             assert!(matches!(effect, Effect::Say(Event::Error { problem, .. }) if problem.reason == Reason::TooMany));
@@ -166,11 +191,35 @@ mod tests {
     }
 
     #[test]
+    fn what_replaces_a_subscription_needs_no_room() {
+        let (mut session, now) = session();
+        let effects = session.on_request(now, subscribe(&["held", "a", "a", "b"]), &holding(999));
+        let taken: Vec<bool> = effects.iter().map(|e| matches!(e, Effect::Subscribe { .. })).collect();
+        assert_eq!(taken, [true, true, true, false]);
+        assert!(matches!(
+            &session.on_request(now, subscribe(&["held"]), &holding(1000))[..],
+            [Effect::Subscribe { .. }]
+        ));
+    }
+
+    #[test]
+    fn many_topics_in_one_frame_cost_more_of_the_rate() {
+        let (mut session, now) = session();
+        let names: Vec<String> = (0..1000).map(|n| format!("t{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(session.on_request(now, subscribe(&names), &holding(0)).len(), 1000);
+        let refused = session.on_request(now, subscribe(&names), &holding(0));
+        assert!(
+            matches!(&refused[..], [Effect::Say(Event::Error { problem, .. })] if problem.reason == Reason::RateLimited)
+        );
+    }
+
+    #[test]
     fn too_many_commands_are_refused_with_a_wait_and_not_done() {
         let (mut session, now) = session();
         let mut refused = 0;
         for _ in 0..250 {
-            match &session.on_request(now, subscribe(&["a"]), 0, 0)[..] {
+            match &session.on_request(now, subscribe(&["a"]), &holding(0))[..] {
                 [Effect::Say(Event::Error { problem, topic, .. })] => {
                     assert_eq!((problem.reason, topic.as_deref()), (Reason::RateLimited, Some("a")));
                     assert!(problem.retry_after.is_some());

@@ -41,6 +41,8 @@ pub struct Connection {
     pub subscriptions: RefCell<Subscriptions>,
     /// Commands that wait for the store.
     pub in_flight: Cell<usize>,
+    /// The node goes down: when nothing is in flight any more, this connection is closed.
+    pub leaving: Cell<bool>,
     /// Those of them that read history, each in its turn; at most `Limits::in_flight`.
     pub histories: RefCell<VecDeque<History>>,
     /// The code of the close frame that was sent, or that came; `None`: there was none.
@@ -64,6 +66,8 @@ pub struct Io {
     /// Frames of the present batch, sent together at its end.
     pub pending: Vec<Bytes>,
     pub state: State,
+    /// Frames wait for the end of what is being read.
+    pub corked: bool,
     pub next_ping: Instant,
     pub pong_due: Option<Instant>,
 }
@@ -112,9 +116,13 @@ impl Connection {
         if io.state != State::Open {
             return;
         }
-        if !io.outbox.is_empty() {
-            if io.outbox.push(frame.clone(), limits.outbox, now).is_err() {
-                self.cut(io, CloseCode::Slow);
+        if !io.outbox.is_empty() || io.corked {
+            if let Err(full) = io.outbox.push(frame.clone(), limits.outbox, now) {
+                // Only what the socket does not take counts as waiting.
+                self.write(io, now);
+                if io.outbox.push(frame.clone(), limits.outbox, now) == Err(full) {
+                    self.cut(io, CloseCode::Slow);
+                }
             }
             return;
         }
@@ -157,6 +165,35 @@ impl Connection {
             }
         }
         self.write(&mut self.io.borrow_mut(), now);
+    }
+
+    /// From here on frames are collected, to go out together.
+    pub fn cork(&self) {
+        self.io.borrow_mut().corked = true;
+    }
+
+    pub fn uncork(&self, now: Instant) {
+        let io = &mut *self.io.borrow_mut();
+        io.corked = false;
+        self.write(io, now);
+    }
+
+    /// The node goes down: closes as soon as everything that was asked has been answered, and reads no more.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+        if self.in_flight.get() == 0 {
+            self.close(CloseCode::Drain);
+        } else {
+            self.wake.notify_one();
+        }
+    }
+
+    /// A command that waited for the store has been answered.
+    pub fn on_answered(&self) {
+        self.in_flight.set(self.in_flight.get() - 1);
+        if self.leaving.get() {
+            self.leave();
+        }
     }
 
     /// Writes what waits until the socket takes no more.
@@ -279,7 +316,12 @@ impl Connection {
     /// Commands are not read while so much waits that their answers might not fit.
     pub fn takes_commands(&self, limits: &Limits) -> bool {
         let io = self.io.borrow();
-        matches!(io.state, State::Open | State::Closing { .. }) && io.outbox.bytes() <= limits.outbox / 2
+        let is_listening = match io.state {
+            State::Open => !self.leaving.get(),
+            State::Closing { .. } => true,
+            State::Cut(_) | State::Ended => false,
+        };
+        is_listening && io.outbox.bytes() <= limits.outbox / 2
     }
 
     /// Whether a read of history may add a page to what waits.

@@ -16,13 +16,10 @@ use crate::domain::command::{Refusal, Request, RequestId};
 use crate::domain::error::CloseCode;
 use crate::domain::event::Event;
 use crate::domain::message::Publication;
-use crate::domain::session::{Effect, Session};
+use crate::domain::session::{Effect, Holds, Session};
 use crate::domain::store::ReadLimit;
 use crate::hub::outbox::Outbox;
 use crate::protocol;
-
-/// Reads of one socket before the others get their turn.
-const READS_IN_A_ROW: usize = 4;
 
 /// What a connection begins with.
 pub(super) struct Opening {
@@ -62,6 +59,7 @@ impl Shard {
                 outbox: Outbox::default(),
                 pending: Vec::new(),
                 state: State::Open,
+                corked: false,
                 next_ping: now + self.limits.ping,
                 pong_due: None,
             }
@@ -74,6 +72,7 @@ impl Shard {
             .into(),
             subscriptions: Default::default(),
             in_flight: Default::default(),
+            leaving: Default::default(),
             histories: Default::default(),
             closed: Default::default(),
             wake: Default::default(),
@@ -139,6 +138,7 @@ impl Shard {
         }
         connection.io.borrow_mut().state = State::Ended;
         self.connections.borrow_mut().remove(connection.key);
+        self.gone.notify_one();
         tracing::debug!(connection = %connection.name, "closed");
     }
 
@@ -149,25 +149,15 @@ impl Shard {
         if scratch.is_empty() {
             scratch = vec![0; SCRATCH].into();
         }
-        for _ in 0..READS_IN_A_ROW {
-            match connection.stream.try_read(&mut scratch) {
-                Ok(0) => {
-                    connection.io.borrow_mut().state = State::Ended;
-                    break;
-                }
-                Ok(count) => {
-                    connection.on_sign_of_life();
-                    self.on_bytes(connection, &scratch[..count], now);
-                    if count < scratch.len() || !connection.takes_commands(&self.limits) {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => {
-                    connection.io.borrow_mut().state = State::Ended;
-                    break;
-                }
+        // One buffer full at a time, so that the others get their turn.
+        match connection.stream.try_read(&mut scratch) {
+            Ok(0) => connection.io.borrow_mut().state = State::Ended,
+            Ok(count) => {
+                connection.on_sign_of_life();
+                self.on_bytes(connection, &scratch[..count], now);
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => connection.io.borrow_mut().state = State::Ended,
         }
         *self.scratch.borrow_mut() = scratch;
     }
@@ -177,25 +167,38 @@ impl Shard {
         if input.is_empty() || is_deaf {
             return;
         }
+        // The answers to what came together go out together.
+        connection.cork();
         while let Incoming::Frame(frame) = connection.next_frame(&mut input, now) {
             if !connection.is_open() {
                 continue;
             }
             let decoded = connection.protocol.borrow_mut().codec.decode(&frame);
             for request in decoded {
-                self.on_request(connection, request, now);
+                // What stands behind the frame that closed is not done.
+                if connection.is_open() {
+                    self.on_request(connection, request, now);
+                }
             }
         }
+        connection.uncork(now);
     }
 
     fn on_request(self: &Rc<Self>, connection: &Rc<Connection>, request: Result<Request, Refusal>, now: Instant) {
         let effects = {
-            let subscribed = connection.subscriptions.borrow().len();
             if let Ok(request) = &request {
                 counters::count_command(request.command.verb());
             }
             let session = &mut connection.protocol.borrow_mut().session;
-            session.on_request(now, request, subscribed, connection.in_flight.get())
+            let holds = Holds {
+                subscriptions: connection.subscriptions.borrow().len(),
+                has: &|topic| {
+                    let key = self.topics.borrow().find(topic);
+                    key.is_some_and(|key| connection.subscriptions.borrow_mut().find(key).is_some())
+                },
+                in_flight: connection.in_flight.get(),
+            };
+            session.on_request(now, request, &holds)
         };
         for effect in effects {
             match effect {
@@ -264,8 +267,8 @@ impl Shard {
                 }
                 Err(error) => Event::error(id, "history", &topic, error.into()),
             };
-            connection.in_flight.set(connection.in_flight.get() - 1);
             connection.say(&event, &shard.limits, shard.now());
+            connection.on_answered();
             connection.subscriptions.borrow_mut().reading = false;
             shard.read_next(&connection);
         });
@@ -276,8 +279,8 @@ impl Shard {
         let (shard, connection) = (self.clone(), connection.clone());
         tokio::task::spawn_local(async move {
             let event = answer.await;
-            connection.in_flight.set(connection.in_flight.get() - 1);
             connection.say(&event, &shard.limits, shard.now());
+            connection.on_answered();
         });
     }
 }

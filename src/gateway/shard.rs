@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::connection::Connection;
 use super::counters;
@@ -25,7 +25,7 @@ use crate::hub::{Delivery, Hub, ShardId, ToShard};
 const BATCH: usize = 256;
 /// Bytes of messages of one topic that are joined into one write.
 const JOINED: usize = 64 * 1024;
-pub(super) const SCRATCH: usize = 64 * 1024;
+pub(super) const SCRATCH: usize = 16 * 1024;
 
 pub struct Shard {
     pub(super) id: ShardId,
@@ -36,6 +36,8 @@ pub struct Shard {
     /// Where every socket of this shard is read into.
     pub(super) scratch: RefCell<Box<[u8]>>,
     draining: Cell<bool>,
+    /// Wakes a draining shard when a connection has gone.
+    pub(super) gone: Notify,
 }
 
 impl Shard {
@@ -48,6 +50,7 @@ impl Shard {
             topics: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             draining: Cell::new(false),
+            gone: Notify::new(),
         }
     }
 
@@ -56,7 +59,7 @@ impl Shard {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
-        loop {
+        while !self.is_drained() {
             tokio::select! {
                 count = from_hub.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
@@ -79,7 +82,7 @@ impl Shard {
                     None => break,
                 },
                 _ = tick.tick() => self.on_tick(),
-                () = tokio::task::yield_now(), if self.is_drained() => break,
+                () = self.gone.notified() => {}
             }
         }
     }
@@ -88,7 +91,7 @@ impl Shard {
         match self.open(arrival) {
             Ok((connection, opening)) => {
                 if self.draining.get() {
-                    connection.close(CloseCode::Drain);
+                    connection.leave();
                 }
                 tokio::task::spawn_local(self.clone().serve(connection, opening));
             }
@@ -99,7 +102,7 @@ impl Shard {
     fn drain(&self) {
         self.draining.set(true);
         for (_, connection) in self.connections.borrow().iter() {
-            connection.close(CloseCode::Drain);
+            connection.leave();
         }
     }
 

@@ -152,12 +152,15 @@ impl Server {
         self.stop.cancel();
         let dispatcher = self.dispatcher.lock().unwrap_or_else(|e| e.into_inner()).take();
         let finish = async {
-            if let Some(dispatcher) = dispatcher {
-                let _ = tokio::time::timeout_at(begun + self.patience / 2, dispatcher.stop()).await;
-            }
-            for task in self.serving {
-                let _ = tokio::time::timeout_at(begun + self.patience * 3 / 4, task).await;
-            }
+            // No part may use up the whole: half of the bound is left for the sockets and the store.
+            let half = begun + self.patience / 2;
+            let ingest = async {
+                if let Some(dispatcher) = dispatcher {
+                    dispatcher.stop().await;
+                }
+            };
+            let requests = futures::future::join_all(self.serving);
+            let _ = tokio::join!(tokio::time::timeout_at(half, ingest), tokio::time::timeout_at(half, requests));
             self.hub.settle().await;
             self.gateway.drain().await;
             let _ = tokio::task::spawn_blocking(move || self.threads.join()).await;

@@ -33,8 +33,9 @@ pub fn frame(frame: &[u8], limits: &Limits) -> Vec<Result<Request, Refusal>> {
                 return alone(problem);
             }
             if items.is_empty() || items.len() > limits.array {
+                let reason = if items.is_empty() { Reason::BadFrame } else { Reason::TooMany };
                 let text = format!("an array holds 1 to {} commands, this one {}", limits.array, items.len());
-                return alone(Problem::new(Reason::TooMany, text));
+                return alone(Problem::new(reason, text));
             }
             items.iter().flat_map(|item| object(item.get().as_bytes(), limits)).collect()
         }
@@ -62,12 +63,13 @@ fn object(text: &[u8], limits: &Limits) -> Vec<Result<Request, Refusal>> {
         Ok(id) => refusal.id = id,
         Err(problem) => return vec![Err(Refusal { problem, ..refusal })],
     }
+    // The first verb is what an error is for, even if it cannot be done.
+    refusal.verb = VERBS.iter().chain(&ABSENT).find(|v| members.has(v)).copied();
     let verb = match verb(&members) {
         Ok(Some(verb)) => verb,
         Ok(None) => return Vec::new(),
         Err(problem) => return vec![Err(Refusal { problem, ..refusal })],
     };
-    refusal.verb = Some(verb);
     let value = members.take(verb).expect("the verb was found among the members");
     if verb == "sub" && value.get().starts_with('[') {
         return subscribe_many(value, members, refusal, limits);
