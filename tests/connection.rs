@@ -50,6 +50,7 @@ async fn who_asked_for_arrays_hears_what_came_together_in_one_frame() {
     let server = hub::start(&["--rate=100000", "--burst=100000"]).await;
     let mut client = Client::connect(server.http, "?sub=a&batch=1").await;
     let mut publisher = Client::connect(server.http, "").await;
+    publisher.next().await;
     client.next().await;
     client.next().await;
     let (mut heard, mut arrays) = (0u64, 0);
