@@ -144,3 +144,22 @@ async fn who_stayed_away_longer_than_history_reaches_is_told() {
     assert!(reader.hear(&mut client, offset(&next), 10).await);
     assert_eq!(reader.shown, [6]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_whose_beginning_has_expired_is_answered_with_what_follows() {
+    let server = hub::start(&[]).await;
+    let first = publish(server.http, "news", "1").await;
+    let mut last = first.clone();
+    for _ in 0..3 {
+        last = publish_for(server.http, "0.001").await;
+    }
+    publish(server.http, "news", "5").await;
+    gone(server.http, &last).await;
+    let mut client = Client::connect(server.http, "").await;
+    client.next().await;
+    client.say(&format!(r#"{{"history":"news","after":"{first}","limit":1}}"#)).await;
+    let answer = client.next().await;
+    assert_eq!((&answer["items"][0]["data"], &answer["more"]), (&5.into(), &false.into()), "{answer}");
+    drop(client);
+    server.stop().await;
+}

@@ -17,7 +17,7 @@ use crate::domain::event::Event;
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::replay::{Answer, Item, Live, Replay, Step};
-use crate::domain::store::{Page, ReadFrom, ReadLimit, StoreError};
+use crate::domain::store::{Page, ReadLimit, StoreError};
 use crate::hub::Ticket;
 
 /// Live frames held for one subscription while a page is read; more are read again.
@@ -202,44 +202,44 @@ impl Shard {
         tokio::task::spawn_local(async move {
             let page = page.await;
             let is_current = connection.subscriptions.borrow_mut().find(key).is_some_and(|s| s.stay == stay);
-            if is_current {
-                shard.on_page(&connection, key, from, page).await;
-            }
+            let is_owed = is_current && !shard.on_page(&connection, key, page);
             connection.subscriptions.borrow_mut().reading = false;
             shard.read_next(&connection);
+            if is_owed {
+                // The others have their turn meanwhile.
+                tokio::time::sleep(READ_AGAIN).await;
+                if let Some(subscription) = connection.subscriptions.borrow_mut().find(key)
+                    && subscription.stay == stay
+                    && let Stage::Behind(behind) = &mut subscription.stage
+                {
+                    behind.wanted = Some(from);
+                }
+                shard.read_next(&connection);
+            }
         });
     }
 
-    async fn on_page(
-        self: &Rc<Self>,
-        connection: &Rc<Connection>,
-        key: TopicKey,
-        from: ReadFrom,
-        page: Result<Page, StoreError>,
-    ) {
+    /// `false`: the read failed half-way through, and what was promised is still owed.
+    fn on_page(self: &Rc<Self>, connection: &Rc<Connection>, key: TopicKey, page: Result<Page, StoreError>) -> bool {
         let now = self.now();
         let live = self.topics.borrow().entry(key).at;
         let steps = match connection.subscriptions.borrow_mut().find(key).map(|s| &mut s.stage) {
             Some(Stage::Behind(behind)) => match (page, live) {
                 (Ok(page), Some(live)) => Ok(behind.replay.on_page(page, live)),
-                (Err(error), _) if !behind.answered => Err(Some((behind.asked.id.take(), error))),
-                _ => {
-                    // Half-way through: what was promised is still owed.
-                    behind.wanted = Some(from);
-                    Err(None)
-                }
+                (Err(error), _) if !behind.answered => Err((behind.asked.id.take(), error)),
+                _ => return false,
             },
-            _ => return,
+            _ => return true,
         };
         match steps {
             Ok(steps) => self.carry_out(connection, key, steps, now),
-            Err(None) => tokio::time::sleep(READ_AGAIN).await,
-            Err(Some((id, error))) => {
+            Err((id, error)) => {
                 let topic = self.topics.borrow().entry(key).topic.clone();
                 connection.say(&Event::error(id, "sub", &topic, error.into()), &self.limits, now);
                 self.remove(connection, key);
             }
         }
+        true
     }
 
     /// Ends a subscription as its client asked.

@@ -17,7 +17,7 @@ use crate::domain::error::CloseCode;
 use crate::domain::event::Event;
 use crate::domain::message::Publication;
 use crate::domain::session::{Effect, Holds, Session};
-use crate::domain::store::ReadLimit;
+use crate::domain::store::{ReadFrom, ReadLimit};
 use crate::hub::outbox::Outbox;
 use crate::protocol;
 
@@ -257,15 +257,21 @@ impl Shard {
     pub(super) fn read_history(self: &Rc<Self>, connection: &Rc<Connection>, asked: History) {
         let History { id, topic, from, limit, ignored } = asked;
         let limit = ReadLimit { messages: limit, bytes: self.limits.outbox / 4 };
-        let page = self.hub.read(&topic, from, limit);
+        let mut page = self.hub.read(&topic, from, limit);
         let (shard, connection) = (self.clone(), connection.clone());
         tokio::task::spawn_local(async move {
-            let event = match page.await {
-                Ok(page) => {
-                    let more = !page.is_last();
-                    Event::History { id, topic, items: page.messages, missing: page.missing, more, ignored }
+            let event = loop {
+                match page.await {
+                    // All of it has expired: an empty answer would only be asked for again.
+                    Ok(empty) if empty.messages.is_empty() && !empty.is_last() && connection.is_open() => {
+                        page = shard.hub.read(&topic, ReadFrom::After(empty.end), limit);
+                    }
+                    Ok(page) => {
+                        let more = !page.is_last();
+                        break Event::History { id, topic, items: page.messages, missing: page.missing, more, ignored };
+                    }
+                    Err(error) => break Event::error(id, "history", &topic, error.into()),
                 }
-                Err(error) => Event::error(id, "history", &topic, error.into()),
             };
             connection.say(&event, &shard.limits, shard.now());
             connection.on_answered();
