@@ -223,30 +223,31 @@ impl Shard {
         if deliveries.iter().any(|d| d.message.topic != *topic) {
             return false;
         }
-        match self.topics.borrow().find(topic).map(|key| self.topics.borrow().entry(key).behind.is_empty()) {
-            Some(true) => {}
-            Some(false) => return false,
-            None => return true,
+        let Some(key) = self.topics.borrow().find(topic) else { return true };
+        if !self.topics.borrow().entry(key).behind.is_empty() {
+            return false;
         }
-        let key = deliveries.iter().filter(|d| self.advance(d).is_some()).copied().collect::<Vec<_>>();
-        let Some(first) = key.first() else { return true };
+        deliveries.retain(|d| self.advance(d).is_some());
+        if deliveries.is_empty() {
+            return true;
+        }
         let topics = self.topics.borrow();
-        let Some(entry) = topics.find(&first.message.topic).map(|k| topics.entry(k)) else { return true };
+        let entry = topics.entry(key);
         let connections = self.connections.borrow();
         let mut joined: [Option<Vec<Bytes>>; Format::COUNT] = Default::default();
         for connection in entry.live.iter().filter_map(|c| connections.get(*c)) {
             if connection.batch {
-                let frames = key.iter().map(|d| frame_of(d, connection).clone()).collect();
+                let frames = deliveries.iter().map(|d| frame_of(d, connection).clone()).collect();
                 connection.io.borrow_mut().pending = frames;
                 connection.send_pending(&self.limits, now);
                 continue;
             }
-            let chunks = joined[connection.format.index()].get_or_insert_with(|| join(&key, connection));
+            let chunks = joined[connection.format.index()].get_or_insert_with(|| join(&deliveries, connection));
             for chunk in chunks {
                 connection.send(chunk, &self.limits, now);
             }
         }
-        counters::count_delivered(entry.live.len() * key.len());
+        counters::count_delivered(entry.live.len() * deliveries.len());
         true
     }
 
