@@ -9,6 +9,7 @@ pub mod demo;
 pub mod dispatcher;
 pub mod document;
 pub mod domain;
+pub mod endpoint;
 pub mod gateway;
 pub mod hub;
 pub mod protocol;

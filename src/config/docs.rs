@@ -74,11 +74,22 @@ pub fn toml(config: &Config) -> String {
     out
 }
 
-/// A URL without its password.
+/// A URL without its passwords: the one before the host, and those in its query.
 pub fn redacted(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_string() };
-    match rest.rsplit_once('@') {
-        Some((user, host)) => format!("{scheme}://{}:***@{host}", user.split(':').next().unwrap_or_default()),
-        None => text.to_string(),
+    let (login, rest) = rest.rsplit_once('@').map_or((None, rest), |(login, rest)| (Some(login), rest));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    // What is not a plain user may be part of a password.
+    let user = login.and_then(|login| login.split_once(':')).map_or("", |(user, _)| user);
+    let user = if user.contains(['/', '?']) { "" } else { user };
+    let mut out = match login {
+        Some(_) => format!("{scheme}://{user}:***@{rest}"),
+        None => format!("{scheme}://{rest}"),
+    };
+    for (i, field) in query.split('&').filter(|field| !field.is_empty()).enumerate() {
+        let (name, value) = field.split_once('=').unwrap_or((field, ""));
+        let value = if name.contains("password") { "***" } else { value };
+        let _ = write!(out, "{}{name}={value}", if i == 0 { '?' } else { '&' });
     }
+    out
 }

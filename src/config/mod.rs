@@ -24,6 +24,7 @@ pub use table::{SETTINGS, Setting};
 
 use crate::domain::limits::Limits;
 use crate::domain::store::Retention;
+use crate::endpoint;
 
 /// What the settings say, checked.
 #[derive(Clone, PartialEq)]
@@ -121,7 +122,7 @@ impl Options {
         match self.ingest.as_str() {
             "off" => Ingest::Off,
             "door" => Ingest::Door,
-            "auto" if self.store.starts_with("redis://") => Ingest::Redis(self.store.clone()),
+            "auto" if endpoint::is_redis(&self.store) => Ingest::Redis(self.store.clone()),
             "auto" if self.redis_listen.is_none() => Ingest::Off,
             "auto" => Ingest::Door,
             url => Ingest::Redis(url.to_string()),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Options;
 use super::unit::{Kind, Value};
 use crate::domain::access::{Name, Origin};
+use crate::endpoint::{self, Endpoint};
 
 pub struct Setting {
     /// As in `fanfare.toml`. The flag is `--` with dashes, the variable `FANFARE_` in capitals.
@@ -90,8 +91,12 @@ const MIB: u64 = 1 << 20;
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
-const STORE: Kind = Kind::Text { takes: "memory or redis://[USER:PASSWORD@]HOST[:PORT][/DB]", check: check_store };
-const INGEST: Kind = Kind::Text { takes: "auto, door, off or redis://HOST[:PORT][/DB]", check: check_ingest };
+const STORE: Kind = Kind::Text {
+    takes: "memory, or a Redis: redis://[USER:PASSWORD@]HOST[:PORT][/DB], unix:/PATH, \
+                                                 redis+sentinel://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]/MASTER[/DB]",
+    check: check_store,
+};
+const INGEST: Kind = Kind::Text { takes: "auto, door, off, or a Redis as in `store`", check: check_ingest };
 const KEY: Kind = Kind::Text { takes: "1 to 64 characters of A-Z a-z 0-9 _ : . -", check: check_key };
 const LOG: Kind = Kind::Text {
     takes: "error, warn, info, debug or trace, also by part: info,fanfare::store=debug",
@@ -244,31 +249,23 @@ pub const SETTINGS: &[Setting] = settings! {
 fn check_store(text: &str) -> Result<(), String> {
     match text.split_once(':').map_or(text, |(scheme, _)| scheme) {
         "memory" if text == "memory" => Ok(()),
-        "redis" => check_redis(text),
         "disk" => Err("the store on disk is not in this version; use memory or redis://HOST:PORT".into()),
-        "rediss" | "redis+sentinel" | "redis-sentinel" | "redis+cluster" | "redis-cluster" | "unix" | "redis+unix" => {
-            Err("only redis://HOST:PORT is in this version: one server, without TLS".into())
-        }
-        _ => Err(format!("{text:?} is no store; it takes memory or redis://HOST:PORT")),
+        _ if endpoint::is_redis(text) => check_redis(text),
+        _ => Err(format!("{text:?} is no store; it takes {}", STORE.takes())),
     }
 }
 
 fn check_ingest(text: &str) -> Result<(), String> {
     match text {
         "auto" | "door" | "off" => Ok(()),
-        _ if text.starts_with("redis://") => check_redis(text),
+        _ if endpoint::is_redis(text) => check_redis(text),
         _ => Err(format!("{text:?} does not fit; it takes {}", INGEST.takes())),
     }
 }
 
-/// The form only; the store's own client reads the rest. Never shows the text: it may hold a password.
+/// Never shows the text: it may hold a password.
 fn check_redis(text: &str) -> Result<(), String> {
-    let rest = text.strip_prefix("redis://").unwrap_or_default();
-    let host = rest.split(['/', '?']).next().and_then(|authority| authority.rsplit('@').next()).unwrap_or_default();
-    match host.is_empty() || host.starts_with(':') || rest.contains(char::is_whitespace) {
-        true => Err("a Redis is written redis://[USER:PASSWORD@]HOST[:PORT][/DB]".into()),
-        false => Ok(()),
-    }
+    Endpoint::parse(text).map(drop)
 }
 
 fn check_key(text: &str) -> Result<(), String> {

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::store::{Retention, Store, StoreError};
+use crate::endpoint;
 
 /// Tells the time: milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -96,7 +97,7 @@ pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
             Ok(Opened { store, embedded_dead: Some(dead) })
         }
         "disk" => Err(OpenError::NoDisk),
-        "redis" | "rediss" | "valkey" | "valkeys" | "unix" => {
+        _ if endpoint::is_redis(url) => {
             let own = redis::RedisOptions {
                 prefix: options.prefix,
                 retention: options.retention,

@@ -6,49 +6,42 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError};
-use redis::{ScriptInvocation, ServerErrorKind};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ScriptInvocation, ServerErrorKind};
 use tokio::sync::Mutex;
 
 use crate::dispatcher::SourceError;
-
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    pub connect: Duration,
-    pub response: Duration,
-}
+use crate::endpoint::{self, Endpoint, Patience, Use};
 
 pub(super) struct Link {
-    client: Client,
+    endpoint: Endpoint,
     patience: Patience,
     current: Mutex<Current>,
 }
 
 #[derive(Default)]
 struct Current {
-    connection: Option<MultiplexedConnection>,
+    link: Option<endpoint::Link>,
     generation: u64,
 }
 
 impl Link {
-    /// Takes `redis://[user:password@]host[:port][/db]` or `unix:/path`; connects nowhere yet.
+    /// Takes one of the `endpoint::FORMS`; connects nowhere yet.
     pub fn new(url: &str, patience: Patience) -> Result<Link, String> {
-        // The crate's own error may show the URL, and with it a password.
-        let wrong = "not a Redis URL; write redis://[user:password@]host[:port][/db] or unix:/path/to/socket";
-        let info = url.into_connection_info().map_err(|_| wrong.to_owned())?;
-        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        let client = Client::open(info.set_tcp_settings(tcp)).map_err(|_| wrong.to_owned())?;
-        Ok(Link { client, patience, current: Mutex::default() })
+        let endpoint = Endpoint::parse(url)?;
+        if endpoint.seeds().is_some() {
+            return Err("Redis Cluster is not in this version; use one Redis, or Sentinel".into());
+        }
+        Ok(Link { endpoint, patience, current: Mutex::default() })
     }
 
     /// The same server, with a connection of its own.
     pub fn another(&self) -> Link {
-        Link { client: self.client.clone(), patience: self.patience, current: Mutex::default() }
+        Link { endpoint: self.endpoint.clone(), patience: self.patience, current: Mutex::default() }
     }
 
     /// The address without the password.
     pub fn shown(&self) -> String {
-        self.client.get_connection_info().addr().to_string()
+        self.endpoint.shown()
     }
 
     pub async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, SourceError> {
@@ -66,16 +59,12 @@ impl Link {
 
     async fn connection(&self, response: Duration) -> Result<(MultiplexedConnection, u64), SourceError> {
         let mut current = self.current.lock().await;
-        if current.connection.is_none() {
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(self.patience.connect))
-                .set_response_timeout(Some(response));
-            let opened = self.client.get_multiplexed_async_connection_with_config(&config).await;
-            let connection = opened.map_err(|error| self.unreachable(&error))?;
-            current.connection = Some(connection);
+        if current.link.as_ref().is_none_or(endpoint::Link::has_ended) {
+            let opened = self.endpoint.connect(Use::commands(), Patience { response, ..self.patience }).await;
+            current.link = Some(opened.map_err(|text| self.unreachable(&text))?);
             current.generation += 1;
         }
-        let connection = current.connection.clone().expect("it was opened above");
+        let connection = current.link.as_ref().expect("it was opened above").connection.clone();
         Ok((connection, current.generation))
     }
 
@@ -99,9 +88,9 @@ impl Link {
             // A failed-over master has another address behind the same name, so it is looked up anew.
             let mut current = self.current.lock().await;
             if current.generation == generation {
-                current.connection = None;
+                current.link = None;
             }
-            return Err(self.unreachable(&error));
+            return Err(self.unreachable(&error.to_string()));
         }
         if error.code() == Some("OOM") {
             return Err(SourceError::Full);
@@ -109,7 +98,7 @@ impl Link {
         Err(SourceError::Broken(format!("the ingest Redis at {} answers: {error}", self.shown())))
     }
 
-    fn unreachable(&self, error: &RedisError) -> SourceError {
+    fn unreachable(&self, error: &str) -> SourceError {
         SourceError::Unreachable(format!("the ingest Redis at {} cannot be used: {error}", self.shown()))
     }
 }

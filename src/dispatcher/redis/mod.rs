@@ -12,18 +12,18 @@ use std::time::Duration;
 
 pub use dead::RedisDead;
 pub use foreign::Watcher;
-pub use link::Patience;
 pub(crate) use source::RedisSource;
 
 pub use super::owner::Terms;
 use super::{Board, Pause};
+pub use crate::endpoint::Patience;
 use keys::Partition;
 use link::Link;
 use source::Scripts;
 
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `redis://[user:password@]host[:port][/db]`. Publishers write there.
+    /// One of the `endpoint::FORMS`. Publishers write there.
     pub url: String,
     /// The stream that publishers add to, `fanfare:in`. Further partitions have its name with `:1`, `:2` … behind.
     pub stream: String,

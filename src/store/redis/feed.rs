@@ -15,7 +15,6 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::address::{Link, Use};
 use super::greeting::Host;
 use super::keys::{self, Keys};
 use super::queue::State;
@@ -24,6 +23,7 @@ use super::watched::Watched;
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::store::{FeedEvent, Watch};
+use crate::endpoint::{Link, Use};
 
 /// Topics in one SUBSCRIBE.
 const PORTION: usize = 500;
@@ -101,8 +101,7 @@ async fn supervise(watched: Arc<Watched>, host: Arc<Host>, state: Arc<State>) {
                 Ok(())
             }
         };
-        let (patience, response) = (host.options.connect_timeout, host.options.response_timeout);
-        let why = match host.address.connect(Use::Pushes(push), patience, response).await {
+        let why = match host.endpoint.connect(Use::Pushes(push), host.options.patience()).await {
             Ok(mut link) => {
                 let why = follow(&watched, &host, &state, &mut link, wanted).await;
                 link.cut().await;
@@ -170,7 +169,7 @@ async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, 
         }
         tokio::select! {
             _ = watched.changed.notified() => {}
-            _ = &mut link.driver => return ended(whole, "the connection was closed".into()),
+            why = link.ended() => return ended(whole, why),
             _ = keep.tick() => {
                 if let Err(error) = keep_records(watched, host, link).await {
                     return ended(whole, error.to_string());

@@ -7,15 +7,15 @@ use std::time::Duration;
 use redis::{Cmd, Value};
 use tokio::time::timeout;
 
-use super::address::{Address, Link, Use};
 use super::facts::{self, Facts};
 use super::keys::Keys;
 use super::scripts::{Scripts, text_of};
 use super::{OpenError, RedisOptions};
+use crate::endpoint::{Endpoint, Link, Patience, Use};
 
 /// All that is needed to connect and to write commands.
 pub(super) struct Host {
-    pub address: Address,
+    pub endpoint: Endpoint,
     pub options: RedisOptions,
     pub names: Keys,
     pub scripts: Scripts,
@@ -32,12 +32,12 @@ pub(super) struct Greeting {
 impl Host {
     /// Connects and prepares; all that may take this long twice over.
     pub async fn greet(&self, patience: Duration, last: Option<&Greeting>) -> Result<(Link, Greeting), OpenError> {
-        let listener = Use::<fn(redis::PushInfo) -> Result<(), ()>>::Commands;
-        let link = self.address.connect(listener, patience, self.options.response_timeout).await;
+        let patiences = Patience { connect: patience, ..self.options.patience() };
+        let link = self.endpoint.connect(Use::commands(), patiences).await;
         let mut link = link.map_err(OpenError::Unreachable)?;
         match timeout(patience, self.introduce(&mut link, last)).await {
             Ok(greeting) => Ok((link, greeting?)),
-            Err(_) => Err(OpenError::Unreachable(format!("{}: no answer within {patience:?}", self.address.shown()))),
+            Err(_) => Err(OpenError::Unreachable(format!("{}: no answer within {patience:?}", self.endpoint.shown()))),
         }
     }
 
@@ -72,7 +72,7 @@ impl Host {
     }
 
     fn unfit(&self, text: String) -> OpenError {
-        OpenError::Unfit(format!("{}: {text}", self.address.shown()))
+        OpenError::Unfit(format!("{}: {text}", self.endpoint.shown()))
     }
 
     async fn agree_on_groups(&self, link: &mut Link) -> Result<(), OpenError> {

@@ -4,7 +4,6 @@
 //! to Redis over one connection, another (`feed`) follows the channels of watched topics over a second one; both find
 //! their way back after an outage of any length, for ever. An `Ok` means that Redis has answered so.
 
-mod address;
 mod facts;
 mod feed;
 mod flight;
@@ -28,7 +27,6 @@ use slab::Slab;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use self::address::Address;
 use self::feed::Feed;
 use self::greeting::Host;
 use self::keys::Keys;
@@ -41,6 +39,7 @@ use crate::domain::name::Topic;
 use crate::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Retention, Store, StoreError, StoreStatus, Watch,
 };
+use crate::endpoint::{Endpoint, Patience};
 
 /// How often a page is tried to be read while the topic changes under our hands.
 const READS: u32 = 16;
@@ -90,6 +89,12 @@ impl Default for RedisOptions {
     }
 }
 
+impl RedisOptions {
+    fn patience(&self) -> Patience {
+        Patience { connect: self.connect_timeout, response: self.response_timeout }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     #[error("{0}")]
@@ -114,18 +119,21 @@ pub struct RedisStore {
     feed: Mutex<Option<Feed>>,
 }
 
-/// Opens a store at `redis://[user:password@]host[:port][/db]` or `unix:/path`.
+/// Opens a store at one of the `endpoint::FORMS`.
 pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenError> {
-    let address = Address::parse(url).map_err(OpenError::Address)?;
+    let endpoint = Endpoint::parse(url).map_err(OpenError::Address)?;
+    if endpoint.seeds().is_some() {
+        return Err(OpenError::Address("Redis Cluster is not in this version; use one Redis, or Sentinel".into()));
+    }
     if options.prefix.is_empty() || options.prefix.contains(['{', '}', ' ']) {
         return Err(OpenError::Address(format!(
             "{:?} cannot be a prefix of keys: no braces, no spaces",
             options.prefix
         )));
     }
-    let names = Keys::new(options.prefix.clone(), options.groups, address.database());
+    let names = Keys::new(options.prefix.clone(), options.groups, endpoint.database());
     let scripts = Scripts::new(&options.retention);
-    let host = Arc::new(Host { address, options, names, scripts });
+    let host = Arc::new(Host { endpoint, options, names, scripts });
     let (link, greeting) = host.greet(host.options.connect_timeout, None).await?;
     let state = Arc::new(State::new(greeting.facts.durability()));
     let (entrance, jobs) = queue(state.clone(), host.options.queue_messages, host.options.queue_bytes);

@@ -8,7 +8,6 @@ use slab::Slab;
 use tokio::sync::oneshot;
 
 use super::RedisOptions;
-use super::address::Address;
 use super::facts::Facts;
 use super::flight::{Errand, Flight, Packer};
 use super::greeting::{Greeting, Host};
@@ -20,6 +19,7 @@ use super::writer::Writer;
 use crate::domain::message::{Body, Durability, Publication};
 use crate::domain::name::Topic;
 use crate::domain::store::{Append, Appended, StoreError};
+use crate::endpoint::Endpoint;
 
 /// A writer without a Redis, and calls of it on their way.
 struct Desk {
@@ -32,7 +32,7 @@ impl Desk {
     fn new() -> Desk {
         let options = RedisOptions::default();
         let host = Arc::new(Host {
-            address: Address::parse("redis://localhost").ok().unwrap(),
+            endpoint: Endpoint::parse("redis://localhost").ok().unwrap(),
             names: Keys::new(options.prefix.clone(), options.groups, 0),
             scripts: Scripts::new(&options.retention),
             options,

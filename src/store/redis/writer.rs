@@ -15,7 +15,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::address::Link;
 use super::flight::{Errand, Flight, Packer};
 use super::greeting::{Greeting, Host};
 use super::pages::Stretch;
@@ -23,6 +22,7 @@ use super::queue::{Batch, Job, State};
 use super::scripts::Dice;
 use super::topics::{Outcome, Place};
 use crate::domain::store::StoreError;
+use crate::endpoint::Link;
 
 /// How much goes into one pipeline before it is sent.
 const PIPELINE_MESSAGES: usize = 256;
@@ -114,7 +114,7 @@ impl Writer {
                         break error.to_string();
                     }
                 },
-                _ = &mut link.driver => break "the connection was closed".into(),
+                why = link.ended() => break why,
                 _ = probe.tick(), if may_send => flights.push_back(launch(&link, Flight::probe()).await),
                 job = self.jobs.recv(), if may_send => {
                     // Without anyone who could call it, the store closes.
