@@ -76,7 +76,13 @@ fn events() -> Vec<(&'static str, Event)> {
     let topic = || Topic::parse("news").unwrap();
     let ignored = || vec!["color".to_string()];
     let missing = Missing { why: GapCause::Retention, to: Some(position(2)) };
-    let message = Message { topic: topic(), at: position(3), time: 1, body: Body::from_canonical("\"data\":1".into()) };
+    let message = Message {
+        topic: topic(),
+        at: position(3),
+        time: 1,
+        expires: None,
+        body: Body::from_canonical("\"data\":1".into()),
+    };
     let events = vec![
         Event::Hello { connection: "c1".into(), ping: Duration::from_secs(25), max_frame: 1 },
         Event::Subscribed {

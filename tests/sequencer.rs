@@ -13,6 +13,7 @@ use fanfare::domain::position::Position;
 use fanfare::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus, Watch,
 };
+use fanfare::domain::topic::Mode;
 use fanfare::hub::{Hub, ShardId, Ticket, ToShard};
 use fanfare::store;
 use futures::future::BoxFuture;
@@ -76,6 +77,10 @@ impl Store for Flaky {
             futures::stream::iter(spoilt)
         });
         (watch, feed.boxed())
+    }
+
+    fn mode(&self, topic: &Topic) -> Mode {
+        self.inner.mode(topic)
     }
 
     fn status(&self) -> StoreStatus {
@@ -238,6 +243,10 @@ impl Store for Picky {
 
     fn feed(&self) -> (Box<dyn Watch>, BoxStream<'static, FeedEvent>) {
         self.inner.feed()
+    }
+
+    fn mode(&self, topic: &Topic) -> Mode {
+        self.inner.mode(topic)
     }
 
     fn status(&self) -> StoreStatus {

@@ -38,6 +38,8 @@ pub struct Message {
     pub at: Position,
     /// The store's clock when it was stored, milliseconds since 1970.
     pub time: u64,
+    /// When its time to live ends, by the same clock; it is not given out any more then.
+    pub expires: Option<u64>,
     pub body: Body,
 }
 

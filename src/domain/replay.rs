@@ -4,12 +4,16 @@
 //! The argument, in short. A read is issued when the live stream stands at P0; from then on live items are held.
 //! The feed comes after the store, so the last page of the read ends at P0, at a held item, or ahead of both. In the
 //! first two cases the held rest follows without a hole. In the third the items still to come are known already, up to
-//! the end of the page, and are passed over until the stream reaches it. Positions are only compared for equality: two
-//! lives of a topic have no order that a connection could see.
+//! the end of the page, and are passed over until the stream reaches it. Positions are compared for equality, and by
+//! offset only within one life: two lives of a topic have no order that a connection could see.
+//!
+//! In mode `latest` the stream may step over what was replaced, and so over the end of a page: what is past it follows.
+//! In mode `live` there is nothing to read; who asks for a position is in the stream, about to be, or has missed some.
 
 use super::message::Message;
 use super::position::Position;
 use super::store::{GapCause, Missing, Page, ReadFrom};
+use super::topic::Mode;
 
 /// A stretch that is not given to a subscriber, told before the next message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +27,13 @@ pub struct Gap {
     pub why: GapCause,
     /// Whether history still has what is missing.
     pub kept: bool,
+}
+
+impl Gap {
+    /// Whether subscribers are told. What newer messages replaced is missed by nobody; the stream only steps over it.
+    pub fn is_told(&self) -> bool {
+        self.why != GapCause::Conflated
+    }
 }
 
 /// One step through a page.
@@ -42,18 +53,21 @@ pub fn walk(mut at: Position, page: Page) -> Vec<Item> {
         items.push(Item::Gap(Gap { after: at, resume: page.start, to, why, kept: false }));
         at = page.start;
     }
-    let expired = |after: Position, to: Position| {
-        Item::Gap(Gap { after, resume: to, to: Some(to), why: GapCause::Expired, kept: false })
-    };
+    let hole =
+        |after: Position, to: Position, why| Item::Gap(Gap { after, resume: to, to: Some(to), why, kept: false });
+    let latest = page.mode == Mode::Latest;
+    // Nothing replaces the newest message: it can only have expired.
+    let tail = if latest && !page.is_last() { GapCause::Conflated } else { GapCause::Expired };
+    let end = page.end;
     for message in page.messages {
-        if message.at.before() != at {
-            items.push(expired(at, message.at.before()));
+        if message.at.before() != at && !latest {
+            items.push(hole(at, message.at.before(), GapCause::Expired));
         }
         at = message.at;
         items.push(Item::Message(message));
     }
-    if page.end != at {
-        items.push(expired(at, page.end));
+    if end != at {
+        items.push(hole(at, end, tail));
     }
     items
 }
@@ -101,6 +115,8 @@ pub struct Replay<T> {
     overflowed: bool,
     /// The page was ahead of the live stream: pass over live items until it is there.
     ahead: bool,
+    /// The topic's, as the last page tells it.
+    mode: Mode,
 }
 
 impl<T> Replay<T> {
@@ -111,7 +127,8 @@ impl<T> Replay<T> {
             let answer = Answer { at: live, resumed: Some(Ok(())) };
             return (None, vec![Step::Answer(answer), Step::Joined]);
         }
-        let replay = Replay { asked, at: None, held: Vec::new(), capacity, overflowed: false, ahead: false };
+        let mode = Mode::default();
+        let replay = Replay { asked, at: None, held: Vec::new(), capacity, overflowed: false, ahead: false, mode };
         (Some(replay), vec![Step::Read(asked)])
     }
 
@@ -130,6 +147,9 @@ impl<T> Replay<T> {
                 self.ahead = false;
                 return vec![self.read_on()];
             }
+            if self.steps_over(live.at, at) {
+                return vec![Step::Live(live.item), Step::Joined];
+            }
             return Vec::new();
         }
         if self.held.len() < self.capacity && !self.overflowed {
@@ -142,24 +162,20 @@ impl<T> Replay<T> {
     }
 
     /// The page that was asked for. `live` is where the live stream stands now.
-    pub fn on_page(&mut self, page: Page, live: Position) -> Vec<Step<T>> {
+    pub fn on_page(&mut self, mut page: Page, live: Position) -> Vec<Step<T>> {
+        self.mode = page.mode;
         let mut steps = Vec::new();
-        let at = match (self.at, self.asked) {
-            (Some(at), _) => at,
-            (None, ReadFrom::After(after)) => {
-                match page.missing {
-                    Some(missing) if missing.why != GapCause::Failover => {
-                        // Not whole: said so, nothing replayed, and the stream begins at the head.
-                        let answer = Answer { at: live, resumed: Some(Err(missing)) };
-                        return vec![Step::Answer(answer), Step::Joined];
-                    }
-                    _ => steps.push(Step::Answer(Answer { at: after, resumed: Some(Ok(())) })),
+        let at = match self.at {
+            Some(at) => at,
+            None => {
+                let (answer, is_over) = self.answer(&mut page, live);
+                let at = answer.at;
+                steps.push(Step::Answer(answer));
+                if is_over {
+                    steps.push(Step::Joined);
+                    return steps;
                 }
-                after
-            }
-            (None, ReadFrom::Last(_)) => {
-                steps.push(Step::Answer(Answer { at: page.start, resumed: None }));
-                page.start
+                at
             }
         };
         let (end, last) = (page.end, page.is_last());
@@ -169,15 +185,55 @@ impl<T> Replay<T> {
             steps.push(self.read_on());
         } else if end == live {
             steps.push(Step::Joined);
-        } else if let Some(next) = self.held.iter().position(|l| l.before == end) {
+        } else if let Some(next) = self.held.iter().position(|l| l.before == end || self.steps_over(l.at, end)) {
             steps.extend(self.held.drain(next..).map(|l| Step::Live(l.item)));
             steps.push(Step::Joined);
-        } else if self.overflowed {
+        } else if self.overflowed && !end.is_past(live) {
             steps.push(self.read_on());
         } else {
             self.ahead = true;
         }
         steps
+    }
+
+    /// What is said to the first page, and whether nothing of it is given. What the answer tells is taken out of it.
+    fn answer(&self, page: &mut Page, live: Position) -> (Answer, bool) {
+        let after = match self.asked {
+            ReadFrom::After(after) => after,
+            ReadFrom::Last(_) => return (Answer { at: page.start, resumed: None }, false),
+            ReadFrom::Since(_) => {
+                let resumed = page.missing.take().map_or(Ok(()), Err);
+                return (Answer { at: page.start, resumed: Some(resumed) }, false);
+            }
+        };
+        let resumed = (Answer { at: after, resumed: Some(Ok(())) }, false);
+        match page.missing {
+            None | Some(Missing { why: GapCause::Failover, .. }) => resumed,
+            // The stream stands elsewhere than the store: it still holds what follows, or has not come so far.
+            Some(Missing { why: GapCause::Live, .. }) if after == live || self.is_to_come(after, live) => {
+                (page.start, page.end, page.head, page.missing) = (after, after, after, None);
+                resumed
+            }
+            Some(missing) if page.mode == Mode::Latest => {
+                // Not whole: said so, and what is kept is the state all the same.
+                page.missing = None;
+                (Answer { at: page.start, resumed: Some(Err(missing)) }, false)
+            }
+            Some(missing) => {
+                // Not whole: said so, nothing replayed, and the stream begins at the head.
+                let to = if missing.why == GapCause::Live { Some(live) } else { missing.to };
+                (Answer { at: live, resumed: Some(Err(Missing { to, ..missing })) }, true)
+            }
+        }
+    }
+
+    fn is_to_come(&self, after: Position, live: Position) -> bool {
+        after.is_past(live) || self.held.iter().any(|l| l.before == after)
+    }
+
+    /// Whether a stream that tells only what is latest goes past `end` to `at`.
+    fn steps_over(&self, at: Position, end: Position) -> bool {
+        self.mode == Mode::Latest && at.is_past(end)
     }
 
     fn read_on(&mut self) -> Step<T> {

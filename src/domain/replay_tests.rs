@@ -4,10 +4,10 @@ use super::*;
 use crate::domain::message::Body;
 use crate::domain::name::Topic;
 use crate::domain::position::Epoch;
-use crate::domain::store::{Lives, Missing};
+use crate::domain::store::{Kept, Lives, Missing};
 
 /// A world small enough to try every schedule: a topic that grows, a live stream that lags behind it, one subscriber.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct World {
     lives: Vec<(u64, u64)>,
     /// Messages stored, and how many of them the live stream has carried.
@@ -15,6 +15,7 @@ struct World {
     fed: Position,
     page_size: u64,
     oldest: u64,
+    mode: Mode,
     replay: Option<Replay<Item>>,
     asked: Option<ReadFrom>,
     page: Option<Page>,
@@ -28,7 +29,7 @@ fn epoch(n: u64) -> Epoch {
 
 fn message(at: Position) -> Message {
     let body = Body::from_canonical(at.to_string().into());
-    Message { topic: Topic::parse("t").unwrap(), at, time: 0, body }
+    Message { topic: Topic::parse("t").unwrap(), at, time: 0, expires: None, body }
 }
 
 impl World {
@@ -39,12 +40,17 @@ impl World {
 
     fn read(&self, from: ReadFrom) -> Page {
         let lives = self.lives();
-        let plan = lives.plan(from, self.oldest, self.stored);
-        let end = plan.to.min(plan.start.offset + self.page_size);
+        let oldest = if self.mode == Mode::Live { self.stored + 1 } else { self.oldest };
+        let kept = Kept { mode: self.mode, oldest, head: self.stored, first: 1, cut: false };
+        let plan = lives.plan(from, &kept);
         let at = |offset| Position::new(plan.start.epoch, offset);
+        let offsets: Vec<u64> = (plan.start.offset + 1..=plan.to).filter(|o| self.is_kept(*o)).collect();
+        let given = &offsets[..offsets.len().min(self.page_size as usize)];
+        let end = if given.len() < offsets.len() { given[given.len() - 1] } else { plan.to };
         Page {
+            mode: self.mode,
             start: plan.start,
-            messages: (plan.start.offset + 1..=end).map(|o| message(at(o))).collect(),
+            messages: given.iter().map(|o| message(at(*o))).collect(),
             end: at(end),
             head: if self.stored == lives.newest_base().offset {
                 lives.newest_base()
@@ -53,6 +59,11 @@ impl World {
             },
             missing: plan.missing,
         }
+    }
+
+    /// In mode `latest` odd and even offsets are of two keys.
+    fn is_kept(&self, offset: u64) -> bool {
+        self.mode != Mode::Latest || offset + 2 > self.stored
     }
 
     fn apply(&mut self, steps: Vec<Step<Item>>) {
@@ -84,8 +95,15 @@ impl World {
         })
     }
 
-    fn feed(&mut self) {
-        let live = self.next_live().expect("asked only when there is one");
+    /// The next one as a sequencer sends it that reads a hole of its feed from the store.
+    fn next_repaired(&self) -> Option<Live<Item>> {
+        let next = (self.fed.offset + 1..=self.stored).find(|o| self.is_kept(*o))?;
+        let at = Position::new(self.fed.epoch, next);
+        (at != self.fed.next()).then(|| Live { before: self.fed, at, item: Item::Message(message(at)), is_gap: false })
+    }
+
+    fn feed(&mut self, live: Option<Live<Item>>) {
+        let live = live.expect("asked only when there is one");
         self.fed = live.at;
         match &mut self.replay {
             Some(replay) => {
@@ -116,7 +134,10 @@ impl World {
             go(&|w| w.stored += 1, appends - 1);
         }
         if self.next_live().is_some() {
-            go(&|w| w.feed(), appends);
+            go(&|w| w.feed(w.next_live()), appends);
+        }
+        if self.next_repaired().is_some() {
+            go(&|w| w.feed(w.next_repaired()), appends);
         }
         if self.asked.is_some() && self.page.is_none() {
             go(
@@ -139,6 +160,9 @@ impl World {
     fn check(&self) {
         assert!(self.replay.is_none(), "never joined");
         let answer = self.answer.as_ref().expect("always answered");
+        if self.mode == Mode::Latest {
+            return self.check_latest(answer);
+        }
         let mut at = answer.at;
         for item in &self.seen {
             match item {
@@ -147,8 +171,9 @@ impl World {
                     at = m.at;
                 }
                 Item::Gap(gap) => {
-                    assert_eq!((gap.after, gap.why), (at, GapCause::Failover), "{:?}", self.seen);
-                    assert_ne!(gap.resume.epoch, at.epoch);
+                    let why = if self.mode == Mode::Live { GapCause::Live } else { GapCause::Failover };
+                    assert_eq!((gap.after, gap.why), (at, why), "{:?}", self.seen);
+                    assert_eq!(gap.resume.epoch == at.epoch, self.mode == Mode::Live);
                     at = gap.resume;
                 }
             }
@@ -157,7 +182,36 @@ impl World {
     }
 }
 
+impl World {
+    /// In mode `latest` it has, in order and without a word of what is missing, the newest of each key.
+    fn check_latest(&self, answer: &Answer) {
+        let offsets: Vec<u64> = self
+            .seen
+            .iter()
+            .map(|item| match item {
+                Item::Message(m) => m.at.offset,
+                Item::Gap(gap) => panic!("{gap:?} was told"),
+            })
+            .collect();
+        assert!(offsets.is_sorted_by(|a, b| a < b), "repeated or out of order: {offsets:?}");
+        for newest in self.stored.saturating_sub(1)..=self.stored {
+            assert!(newest <= answer.at.offset || offsets.contains(&newest), "{newest} is missing: {self:?}");
+        }
+    }
+}
+
 fn explore(lives: &[(u64, u64)], stored: u64, oldest: u64, appends: u64, asked: &dyn Fn(u64) -> Vec<ReadFrom>) -> u64 {
+    explore_in(Mode::Log, lives, stored, oldest, appends, asked)
+}
+
+fn explore_in(
+    mode: Mode,
+    lives: &[(u64, u64)],
+    stored: u64,
+    oldest: u64,
+    appends: u64,
+    asked: &dyn Fn(u64) -> Vec<ReadFrom>,
+) -> u64 {
     let mut visited = 0;
     for fed in 0..=stored {
         for page_size in [1, 2, 9] {
@@ -172,6 +226,7 @@ fn explore(lives: &[(u64, u64)], stored: u64, oldest: u64, appends: u64, asked: 
                         fed,
                         page_size,
                         oldest,
+                        mode,
                         replay,
                         asked: None,
                         page: None,
@@ -220,6 +275,7 @@ fn what_history_no_longer_has_is_never_passed_off_as_whole() {
             fed: live,
             page_size: 9,
             oldest: 4,
+            mode: Mode::Log,
             replay: None,
             asked: None,
             page: None,
@@ -236,10 +292,48 @@ fn what_history_no_longer_has_is_never_passed_off_as_whole() {
 }
 
 #[test]
+fn every_schedule_of_a_topic_that_keeps_the_latest_gives_the_newest_of_each_key() {
+    let asked = |_| {
+        let after = (0..=2).map(|o| ReadFrom::After(Position::new(epoch(1), o)));
+        after.chain([ReadFrom::Last(9)]).collect()
+    };
+    let visited = explore_in(Mode::Latest, &[(1, 0)], 2, 1, 2, &asked);
+    assert!(visited > 10_000, "{visited}");
+}
+
+#[test]
+fn every_schedule_of_a_topic_that_keeps_nothing_gives_what_follows_the_answer_or_tells_that_it_is_gone() {
+    let visited = explore_in(Mode::Live, &[(1, 0)], 2, 1, 3, &|_| {
+        (0..=2).map(|o| ReadFrom::After(Position::new(epoch(1), o))).collect()
+    });
+    assert!(visited > 1_000, "{visited}");
+}
+
+#[test]
+fn the_newest_message_that_is_gone_is_told_in_mode_latest_too() {
+    let at = |o| Position::new(epoch(1), o);
+    let page = |end, head| Page {
+        mode: Mode::Latest,
+        start: at(1),
+        messages: vec![message(at(5))],
+        end: at(end),
+        head: at(head),
+        missing: None,
+    };
+    let told = |page| -> Vec<(u64, GapCause)> {
+        let gaps = walk(at(1), page).into_iter().filter_map(|i| if let Item::Gap(g) = i { Some(g) } else { None });
+        gaps.filter(Gap::is_told).map(|g| (g.after.offset, g.why)).collect()
+    };
+    assert_eq!(told(page(7, 7)), [(5, GapCause::Expired)]);
+    assert_eq!(told(page(7, 9)), [], "it may have been replaced");
+    assert_eq!(told(page(5, 5)), []);
+}
+
+#[test]
 fn a_hole_inside_a_page_is_told_as_expired() {
     let at = |o| Position::new(epoch(1), o);
-    let page =
-        Page { start: at(1), messages: vec![message(at(2)), message(at(5))], end: at(7), head: at(7), missing: None };
+    let messages = vec![message(at(2)), message(at(5))];
+    let page = Page { mode: Mode::Log, start: at(1), messages, end: at(7), head: at(7), missing: None };
     let gaps: Vec<_> = walk(at(1), page)
         .into_iter()
         .filter_map(|i| if let Item::Gap(g) = i { Some((g.after.offset, g.to.unwrap().offset, g.why)) } else { None })

@@ -10,9 +10,11 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::error::{Problem, Reason};
+pub use super::lives::{Kept, Lives, Plan, Standing};
 use super::message::{Durability, Message, Publication};
 use super::name::Topic;
-use super::position::{Epoch, Position};
+use super::position::Position;
+use super::topic::Mode;
 
 pub trait Store: Send + Sync + 'static {
     /// Stores messages, answering one result an item in the same order.
@@ -31,11 +33,19 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads a page of a topic. A topic that does not exist begins its first life here: its head, `epoch.0`, is a
     /// position that can be resumed from.
+    ///
+    /// What is kept goes by the topic's settings. Mode `live`: nothing is; positions count all the same, and keys and
+    /// fences work. Mode `latest`: the newest message of each key, and the newest of those without one. Settings may be
+    /// other ones when a store is opened again: what they do not keep is then missing, and told like what bounds took.
+    /// A message is never given out after its time to live.
     fn read(&self, topic: &Topic, from: ReadFrom, limit: ReadLimit) -> BoxFuture<'static, Result<Page, StoreError>>;
 
     /// Opens the feed. Called once, by the hub; a second call takes the feed away from the first. A feed that is read
     /// too slowly holds a store up or drops messages and says `Interrupted`, as the store likes; it never grows.
     fn feed(&self) -> (Box<dyn Watch>, BoxStream<'static, FeedEvent>);
+
+    /// The mode that a topic is kept in, by the store's settings; no I/O.
+    fn mode(&self, topic: &Topic) -> Mode;
 
     /// How the store is, from what it knows at this moment; no I/O.
     fn status(&self) -> StoreStatus;
@@ -111,6 +121,8 @@ pub enum ReadFrom {
     After(Position),
     /// The newest so many messages; 0 asks for the head alone.
     Last(u32),
+    /// What was stored at this time or later, by the store's clock: milliseconds since 1970.
+    Since(u64),
 }
 
 /// How much a page may hold. A page holds at least one message if there is one.
@@ -127,12 +139,16 @@ impl Default for ReadLimit {
 }
 
 /// A stretch of a topic, all of it accounted for: what lies in (`start`, `end`] is either in `messages` or has
-/// expired. What lies between an asked-for position and `start` is `missing`.
+/// expired; in mode `latest` it may also have been replaced, by a message that follows. What lies between what was
+/// asked for and `start` is `missing`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
+    /// The mode of the topic.
+    pub mode: Mode,
     /// The position before the first message of the page: the asked-for one unless something is missing.
     pub start: Position,
-    /// Oldest first. Where offsets jump, the messages between had a time to live, and it ended.
+    /// Oldest first. Where offsets jump, the messages between had a time to live, and it ended; in mode `latest` they
+    /// were replaced, save that nothing replaces the newest one: if the last page does not hold it, it has expired.
     pub messages: Vec<Message>,
     /// How far this page tells the topic. Never past the end of the epoch that `start` is in, so a page never
     /// holds messages of two epochs; the next page then begins with `missing`.
@@ -165,7 +181,7 @@ pub enum GapCause {
     Retention,
     /// Their time to live ended.
     Expired,
-    /// Replaced by newer ones of the same key.
+    /// Replaced by newer ones: in mode `latest` nobody misses them, so it is never told.
     Conflated,
     /// The store went over to another life (a restart, a failover); what was stored last before that may be gone.
     Failover,
@@ -262,178 +278,5 @@ impl From<StoreError> for Problem {
             StoreError::Durability { .. } => Problem::new(Reason::Forbidden, text),
             StoreError::Broken(_) => Problem::new(Reason::Internal, text),
         }
-    }
-}
-
-/// The lives of one topic that its record knows, oldest first: pure, shared by all stores.
-///
-/// Each life begins after a `base` offset: its first message has `base + 1`. Offsets go on counting over lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lives {
-    known: Vec<(Epoch, u64)>,
-}
-
-/// Where an asked-for position stands among the lives of its topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// In this life; its last offset known is given (the head, if it is the newest life).
-    Within { last: u64 },
-    /// At the end of a life that ended: what follows is another one, which begins here.
-    Ended { next: Position },
-    /// Beyond the end of its life, or of a life not known.
-    Unknown,
-}
-
-impl Lives {
-    /// `known` must not be empty, and bases must ascend.
-    pub fn new(known: Vec<(Epoch, u64)>) -> Lives {
-        debug_assert!(!known.is_empty() && known.is_sorted_by_key(|l| l.1));
-        Lives { known }
-    }
-
-    pub fn newest(&self) -> Epoch {
-        self.known.last().expect("a topic has at least one life").0
-    }
-
-    /// The position before the first message of the newest life.
-    pub fn newest_base(&self) -> Position {
-        let &(epoch, base) = self.known.last().expect("a topic has at least one life");
-        Position::new(epoch, base)
-    }
-
-    /// The life that a stored offset belongs to. Offsets before the first life known are given to it.
-    pub fn epoch_of(&self, offset: u64) -> Epoch {
-        self.known.iter().rev().find(|(_, base)| offset > *base).unwrap_or(&self.known[0]).0
-    }
-
-    /// Judges a position, `head` being the newest offset of the topic.
-    pub fn standing(&self, position: Position, head: u64) -> Standing {
-        let Some(i) = self.known.iter().position(|&(epoch, _)| epoch == position.epoch) else {
-            return Standing::Unknown;
-        };
-        let base = self.known[i].1;
-        let last = self.known.get(i + 1).map_or(head, |&(_, next_base)| next_base);
-        if position.offset > last || position.offset < base {
-            return Standing::Unknown;
-        }
-        match self.known.get(i + 1) {
-            Some(&(epoch, next_base)) if position.offset == last => {
-                Standing::Ended { next: Position::new(epoch, next_base) }
-            }
-            _ => Standing::Within { last },
-        }
-    }
-
-    /// Plans a page: where to read from (exclusive) and to (inclusive), and what is missing before it.
-    /// `oldest` is the first offset still kept (`head + 1` if none is).
-    pub fn plan(&self, from: ReadFrom, oldest: u64, head: u64) -> Plan {
-        match from {
-            ReadFrom::Last(count) => {
-                let base = self.newest_base().offset;
-                let start = head.saturating_sub(u64::from(count)).max(base).max(oldest.saturating_sub(1)).min(head);
-                Plan { start: Position::new(self.newest(), start), to: head, missing: None }
-            }
-            ReadFrom::After(after) => {
-                let (mut start, to, mut missing) = match self.standing(after, head) {
-                    Standing::Within { last } => (after, last, None),
-                    Standing::Ended { next } => {
-                        let (_, to) = self.span(next.epoch, head);
-                        (next, to, Some(Missing { why: GapCause::Failover, to: None }))
-                    }
-                    Standing::Unknown => {
-                        let first = Position::new(self.known[0].0, self.known[0].1);
-                        let start = match self.known.iter().position(|l| l.0 == after.epoch) {
-                            // A life we know, but not so far: what was stored last was lost with it.
-                            Some(i) if i + 1 < self.known.len() => {
-                                let (epoch, base) = self.known[i + 1];
-                                Position::new(epoch, base)
-                            }
-                            _ => first,
-                        };
-                        let why = GapCause::Epoch;
-                        let (_, to) = self.span(start.epoch, head);
-                        (start, to, Some(Missing { why, to: None }))
-                    }
-                };
-                if start.offset + 1 < oldest && start.offset < to {
-                    // Retention took the first part, at most up to the end of this life.
-                    let cut = (oldest - 1).min(to);
-                    let gone_to = Position::new(start.epoch, cut);
-                    if missing.is_none() {
-                        missing = Some(Missing { why: GapCause::Retention, to: Some(gone_to) });
-                    }
-                    start = gone_to;
-                }
-                Plan { start, to, missing }
-            }
-        }
-    }
-
-    fn span(&self, epoch: Epoch, head: u64) -> (u64, u64) {
-        let i = self.known.iter().position(|l| l.0 == epoch).unwrap_or(self.known.len() - 1);
-        (self.known[i].1, self.known.get(i + 1).map_or(head, |l| l.1))
-    }
-}
-
-/// What to read for a page: offsets in (`start`, `to`], all of `start.epoch`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
-    pub start: Position,
-    pub to: u64,
-    pub missing: Option<Missing>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn epoch(n: u64) -> Epoch {
-        Epoch::from_random(n)
-    }
-
-    fn at(n: u64, offset: u64) -> Position {
-        Position::new(epoch(n), offset)
-    }
-
-    #[test]
-    fn plans_by_table() {
-        // Two lives: 1 holds offsets 1..=10, 2 holds 11..=20; kept from 5 on.
-        let lives = Lives::new(vec![(epoch(1), 0), (epoch(2), 10)]);
-        let missing = |why, to| Some(Missing { why, to });
-        for (from, start, to, gone) in [
-            (ReadFrom::After(at(2, 20)), at(2, 20), 20, None),
-            (ReadFrom::After(at(2, 15)), at(2, 15), 20, None),
-            (ReadFrom::After(at(2, 10)), at(2, 10), 20, None),
-            (ReadFrom::After(at(1, 7)), at(1, 7), 10, None),
-            (ReadFrom::After(at(1, 4)), at(1, 4), 10, None),
-            (ReadFrom::After(at(1, 3)), at(1, 4), 10, missing(GapCause::Retention, Some(at(1, 4)))),
-            (ReadFrom::After(at(1, 10)), at(2, 10), 20, missing(GapCause::Failover, None)),
-            (ReadFrom::After(at(1, 12)), at(2, 10), 20, missing(GapCause::Epoch, None)),
-            (ReadFrom::After(at(2, 21)), at(1, 4), 10, missing(GapCause::Epoch, None)),
-            (ReadFrom::After(at(2, 9)), at(1, 4), 10, missing(GapCause::Epoch, None)),
-            (ReadFrom::After(at(3, 5)), at(1, 4), 10, missing(GapCause::Epoch, None)),
-            (ReadFrom::Last(0), at(2, 20), 20, None),
-            (ReadFrom::Last(3), at(2, 17), 20, None),
-            (ReadFrom::Last(100), at(2, 10), 20, None),
-        ] {
-            assert_eq!(lives.plan(from, 5, 20), Plan { start, to, missing: gone }, "{from:?}");
-        }
-    }
-
-    #[test]
-    fn a_life_that_retention_took_whole_ends_where_it_ended() {
-        let lives = Lives::new(vec![(epoch(1), 0), (epoch(2), 10)]);
-        let plan = lives.plan(ReadFrom::After(at(1, 3)), 15, 20);
-        assert_eq!((plan.start, plan.to), (at(1, 10), 10));
-        assert_eq!(plan.missing, Some(Missing { why: GapCause::Retention, to: Some(at(1, 10)) }));
-        // The next page tells the change of life and the rest.
-        assert_eq!(lives.plan(ReadFrom::After(at(1, 10)), 15, 20).start, at(2, 14));
-    }
-
-    #[test]
-    fn an_empty_topic_can_be_resumed_from_its_head() {
-        let lives = Lives::new(vec![(epoch(1), 0)]);
-        let plan = lives.plan(ReadFrom::After(at(1, 0)), 1, 0);
-        assert_eq!((plan.start, plan.to, plan.missing), (at(1, 0), 0, None));
     }
 }

@@ -27,6 +27,7 @@ use crate::domain::message::{Durability, Message, Publication};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::store::{Append, Appended, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus};
+use crate::domain::topic::Mode;
 use crate::telemetry;
 
 /// A handle to the hub; clones are the same hub.
@@ -186,6 +187,11 @@ impl Hub {
     /// Whether the feed is interrupted: subscribers then get late what is published, and are told what they miss.
     pub fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// The mode that a topic is kept in.
+    pub fn mode(&self, topic: &Topic) -> Mode {
+        self.store.mode(topic)
     }
 
     /// How the store is at this moment.

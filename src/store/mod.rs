@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::store::{Retention, Store, StoreError};
+use crate::domain::topic::Rule;
 use crate::endpoint;
 
 /// Tells the time: milliseconds since 1970.
@@ -20,7 +21,9 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub struct Options {
     /// Begins all keys and channels (Redis).
     pub prefix: String,
+    /// How every topic is kept, and what is said of some by pattern; the first rule that a topic meets counts.
     pub retention: Retention,
+    pub rules: Vec<Rule>,
     /// Events that wait for the reader of the feed before the store waits for it (embedded) or drops messages and says
     /// so (Redis).
     pub feed_capacity: usize,
@@ -48,6 +51,7 @@ impl Default for Options {
         Options {
             prefix: "fanfare".into(),
             retention: Retention::default(),
+            rules: Vec::new(),
             feed_capacity: 16_384,
             total_bytes: 1024 * 1024 * 1024,
             topics: 1_000_000,
@@ -101,6 +105,7 @@ pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
             let own = redis::RedisOptions {
                 prefix: options.prefix,
                 retention: options.retention,
+                rules: options.rules,
                 feed_messages: options.feed_capacity,
                 connect_timeout: options.connect_timeout,
                 response_timeout: options.response_timeout,

@@ -10,6 +10,7 @@ use fanfare::domain::message::Durability;
 use fanfare::domain::name::Topic;
 use fanfare::domain::position::{Epoch, Position};
 use fanfare::domain::store::*;
+use fanfare::domain::topic::Mode;
 use fanfare::hub::Hub;
 use fanfare::store;
 use futures::FutureExt;
@@ -173,6 +174,10 @@ impl Store for Answers {
 
     fn feed(&self) -> (Box<dyn Watch>, BoxStream<'static, FeedEvent>) {
         unreachable!("nobody subscribes here")
+    }
+
+    fn mode(&self, _: &Topic) -> Mode {
+        Mode::Log
     }
 
     fn status(&self) -> StoreStatus {

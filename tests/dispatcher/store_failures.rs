@@ -10,6 +10,7 @@ use fanfare::domain::name::Topic;
 use fanfare::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus, Watch,
 };
+use fanfare::domain::topic::Mode;
 use fanfare::hub::Hub;
 use fanfare::store;
 use futures::FutureExt;
@@ -62,6 +63,10 @@ impl Store for Failing {
 
     fn feed(&self) -> (Box<dyn Watch>, BoxStream<'static, FeedEvent>) {
         self.inner.feed()
+    }
+
+    fn mode(&self, topic: &Topic) -> Mode {
+        self.inner.mode(topic)
     }
 
     fn status(&self) -> StoreStatus {

@@ -11,7 +11,10 @@ use super::tables::{KnownKey, MessageRow, Tables};
 use crate::domain::message::{Body, Durability, Message};
 use crate::domain::name::Topic;
 use crate::domain::position::{Epoch, Position};
-use crate::domain::store::{Append, Appended, Fence, Lives, Page, Plan, ReadFrom, ReadLimit, Retention, StoreError};
+use crate::domain::store::{
+    Append, Appended, Fence, Kept, Lives, Page, Plan, ReadFrom, ReadLimit, Retention, StoreError,
+};
+use crate::domain::topic::Mode;
 
 /// What a message takes in the store beside its body, roughly: its row's other columns and its entry in memory.
 pub const MESSAGE_OVERHEAD: u64 = 64;
@@ -109,7 +112,8 @@ impl Log<'_> {
         let record = &self.topics[id];
         let head = record.head();
         let oldest = record.oldest_within(millis(self.bounds.retention.age), now);
-        let Plan { start, to, missing } = record.lives.plan(from, oldest, head);
+        let kept = Kept { mode: Mode::Log, oldest, head, first: oldest, cut: false };
+        let Plan { start, to, missing } = record.lives.plan(from, &kept);
 
         let mut messages: Vec<Message> = Vec::new();
         let mut bytes = 0;
@@ -127,11 +131,12 @@ impl Log<'_> {
                 topic: record.name.clone(),
                 at: Position::new(record.lives.epoch_of(offset), offset),
                 time: entry.time,
+                expires: (entry.expires != 0).then_some(entry.expires),
                 body: Body::from_canonical(self.tables.body(entry.seq)?),
             });
         }
         let end = Position::new(start.epoch, end);
-        Ok(Page { start, messages, end, head: Position::new(record.lives.newest(), head), missing })
+        Ok(Page { mode: kept.mode, start, messages, end, head: Position::new(record.lives.newest(), head), missing })
     }
 
     /// Whether a topic has a record that is not over.

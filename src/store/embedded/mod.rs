@@ -32,9 +32,11 @@ use crate::domain::name::Topic;
 use crate::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus, Watch,
 };
+use crate::domain::topic::{Mode, Rules};
 
 pub struct EmbeddedStore {
     inbox: Arc<Inbox>,
+    rules: Rules,
     feed_capacity: usize,
 }
 
@@ -57,7 +59,8 @@ fn open(connection: Connection, options: &Options) -> Result<(Arc<EmbeddedStore>
     let (dead_letters, clock) = (options.dead_letters, options.clock.clone());
     writer::start(writer::Setup { connection, bounds, dead_letters, retries, clock }, inbox.clone())?;
     let dead = Arc::new(dead::EmbeddedDead::new(inbox.clone(), dead_letters, retried));
-    Ok((Arc::new(EmbeddedStore { inbox, feed_capacity: options.feed_capacity }), dead))
+    let rules = Rules::new((&options.retention).into(), &options.rules);
+    Ok((Arc::new(EmbeddedStore { inbox, rules, feed_capacity: options.feed_capacity }), dead))
 }
 
 impl Store for EmbeddedStore {
@@ -83,6 +86,10 @@ impl Store for EmbeddedStore {
     fn feed(&self) -> (Box<dyn Watch>, BoxStream<'static, FeedEvent>) {
         let (watcher, feed) = feed::open(&self.inbox, self.feed_capacity);
         (Box::new(watcher), Box::pin(feed))
+    }
+
+    fn mode(&self, topic: &Topic) -> Mode {
+        self.rules.of(topic).mode
     }
 
     fn status(&self) -> StoreStatus {

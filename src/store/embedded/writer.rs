@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::dead_table::DeadTable;
 use super::feed::Outlet;
 use super::inbox::{AppendCall, Call, Inbox, Job};
-use super::log::{Bounds, Failure, Log};
+use super::log::{Bounds, Failure, Log, millis};
 use super::tables::Tables;
 use crate::domain::message::Message;
 use crate::domain::name::Topic;
@@ -174,10 +174,10 @@ impl Writer<'_> {
     fn to_feed(&self, item: Append, answer: &Result<Appended, StoreError>) -> Option<FeedEvent> {
         let Ok(Appended::Stored { at, time }) = *answer else { return None };
         let publication = item.publication;
-        self.log
-            .watched
-            .contains(&publication.topic)
-            .then(|| FeedEvent::Message(Message { topic: publication.topic, at, time, body: publication.body }))
+        self.log.watched.contains(&publication.topic).then(|| {
+            let expires = publication.ttl.map(|ttl| time.saturating_add(millis(ttl)));
+            FeedEvent::Message(Message { topic: publication.topic, at, time, expires, body: publication.body })
+        })
     }
 
     fn answer(&mut self, call: Call) {

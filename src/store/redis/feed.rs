@@ -19,7 +19,7 @@ use super::greeting::Host;
 use super::keys::{self, Keys};
 use super::queue::State;
 use super::scripts::{Dice, millis, text_of};
-use super::watched::Watched;
+use super::watched::{Fed, Watched};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::store::{FeedEvent, Watch};
@@ -205,8 +205,8 @@ fn on_push(watched: &Watched, connection: u64, info: PushInfo) {
     match (info.kind, <[Value; 2]>::try_from(info.data)) {
         (PushKind::Message, Ok([_, Value::BulkString(payload)])) => {
             let payload = Bytes::from(payload);
-            if let Some((at, time, name, body)) = decode(&payload) {
-                watched.message(connection, name, at, time, payload.slice(body..));
+            if let Some((fed, name, body)) = decode(&payload) {
+                watched.message(connection, name, fed, payload.slice(body..));
             }
         }
         (PushKind::Subscribe, Ok([channel, _])) => {
@@ -219,15 +219,16 @@ fn on_push(watched: &Watched, connection: u64, info: PushInfo) {
 }
 
 /// Reads `1 epoch offset time expires topic body`; answers where the body begins.
-fn decode(payload: &[u8]) -> Option<(Position, u64, &str, usize)> {
+fn decode(payload: &[u8]) -> Option<(Fed, &str, usize)> {
     let mut parts = payload.splitn(7, |byte| *byte == b' ').map(|part| std::str::from_utf8(part).ok());
     if parts.next()?? != FORM {
         return None;
     }
     let (epoch, offset, time) = (parts.next()??, parts.next()??, parts.next()??);
-    let (_expires, name) = (parts.next()??, parts.next()??);
+    let (expires, name) = (parts.next()??, parts.next()??);
     let at = Position::new(epoch.parse().ok()?, offset.parse().ok()?);
     // The body may be any bytes, so its place is counted, not read.
-    let before = [FORM, epoch, offset, time, _expires, name].iter().map(|part| part.len() + 1).sum();
-    Some((at, time.parse().ok()?, name, before))
+    let before = [FORM, epoch, offset, time, expires, name].iter().map(|part| part.len() + 1).sum();
+    let expires = Some(expires.parse().ok()?).filter(|expires| *expires != 0);
+    Some((Fed { at, time: time.parse().ok()?, expires }, name, before))
 }

@@ -39,6 +39,7 @@ use crate::domain::name::Topic;
 use crate::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Retention, Store, StoreError, StoreStatus, Watch,
 };
+use crate::domain::topic::{Mode, Rule};
 use crate::endpoint::{Endpoint, Patience};
 
 /// How often a page is tried to be read while the topic changes under our hands.
@@ -51,6 +52,7 @@ pub struct RedisOptions {
     /// Into how many groups topics are dealt. Fixed when the store is first opened.
     pub groups: u16,
     pub retention: Retention,
+    pub rules: Vec<Rule>,
     pub connect_timeout: Duration,
     /// How long an answer may take before the connection is gives up.
     pub response_timeout: Duration,
@@ -75,6 +77,7 @@ impl Default for RedisOptions {
             prefix: "fanfare".into(),
             groups: 256,
             retention: Retention::default(),
+            rules: Vec::new(),
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(5),
             ping: Duration::from_secs(2),
@@ -132,7 +135,7 @@ pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenEr
         )));
     }
     let names = Keys::new(options.prefix.clone(), options.groups, endpoint.database());
-    let scripts = Scripts::new(&options.retention);
+    let scripts = Scripts::new(&options.retention, &options.rules);
     let host = Arc::new(Host { endpoint, options, names, scripts });
     let (link, greeting) = host.greet(host.options.connect_timeout, None).await?;
     let state = Arc::new(State::new(greeting.facts.durability()));
@@ -235,6 +238,10 @@ impl Store for RedisStore {
             earlier.end();
         }
         (Box::new(feed), events)
+    }
+
+    fn mode(&self, topic: &Topic) -> Mode {
+        self.host.scripts.rules.of(topic).mode
     }
 
     fn status(&self) -> StoreStatus {

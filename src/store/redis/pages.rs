@@ -12,7 +12,8 @@ use super::scripts::{Dice, Scripts, number, odd, refusal, text_of};
 use crate::domain::message::{Body, Message};
 use crate::domain::name::Topic;
 use crate::domain::position::{Epoch, Position};
-use crate::domain::store::{Lives, Page, Plan, ReadFrom, ReadLimit, StoreError};
+use crate::domain::store::{Kept, Lives, Page, Plan, ReadFrom, ReadLimit, StoreError};
+use crate::domain::topic::Mode;
 
 /// What the script is asked for.
 #[derive(Debug, Clone)]
@@ -54,6 +55,7 @@ impl Ask {
         let guess = match from {
             ReadFrom::After(position) => Guess::After(position.offset),
             ReadFrom::Last(count) => Guess::Last(count),
+            ReadFrom::Since(_) => Guess::Last(u32::MAX),
         };
         Ask { topic: topic.clone(), guess, limit }
     }
@@ -112,7 +114,8 @@ impl Stretch {
 
     /// Judges what was read for `from`.
     pub fn judge(self, topic: &Topic, from: ReadFrom) -> Judged {
-        let Plan { start, to, missing } = self.lives.plan(from, self.oldest, self.head);
+        let kept = Kept { mode: Mode::Log, oldest: self.oldest, head: self.head, first: self.oldest, cut: false };
+        let Plan { start, to, missing } = self.lives.plan(from, &kept);
         // The stretch must not begin after the page, nor spend its room on what lies before it.
         let wasted = self.messages.iter().any(|(offset, ..)| *offset <= start.offset);
         if self.from > start.offset && start.offset < to || wasted && self.to < to {
@@ -127,12 +130,13 @@ impl Stretch {
                 topic: topic.clone(),
                 at: Position::new(start.epoch, offset),
                 time,
+                expires: None,
                 body: Body::from_canonical(body),
             })
             .collect();
         let only_expired = messages.is_empty() && end < to;
         let head = Position::new(self.lives.newest(), self.head);
-        let page = Page { start, messages, end: Position::new(start.epoch, end), head, missing };
+        let page = Page { mode: kept.mode, start, messages, end: Position::new(start.epoch, end), head, missing };
         if only_expired { Judged::Further(page) } else { Judged::Page(page) }
     }
 }

@@ -7,6 +7,7 @@ use redis::{Cmd, Script, Value};
 
 use crate::domain::position::{Epoch, Position};
 use crate::domain::store::{Retention, StoreError};
+use crate::domain::topic::{Rule, Rules};
 
 /// No bound of time is longer than this, so that Redis can add it to its clock.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -21,11 +22,12 @@ pub(super) struct Lua {
 pub(super) struct Scripts {
     pub append: Lua,
     pub read: Lua,
+    pub rules: Rules,
     bounds: [String; 5],
 }
 
 impl Scripts {
-    pub fn new(retention: &Retention) -> Scripts {
+    pub fn new(retention: &Retention, rules: &[Rule]) -> Scripts {
         let lua = |own: &str| {
             let text = format!("{}{own}", include_str!("common.lua"));
             Lua { digest: Script::new(&text).get_hash().to_string(), text }
@@ -35,6 +37,7 @@ impl Scripts {
         Scripts {
             append: lua(include_str!("append.lua")),
             read: lua(include_str!("read.lua")),
+            rules: Rules::new(retention.into(), rules),
             bounds: [
                 number(retention.messages.max(1)),
                 number(retention.bytes),

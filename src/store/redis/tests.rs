@@ -34,7 +34,7 @@ impl Desk {
         let host = Arc::new(Host {
             endpoint: Endpoint::parse("redis://localhost").ok().unwrap(),
             names: Keys::new(options.prefix.clone(), options.groups, 0),
-            scripts: Scripts::new(&options.retention),
+            scripts: Scripts::new(&options.retention, &options.rules),
             options,
         });
         let facts = Facts::read(&Value::BulkString(b"redis_version:7.0.15".to_vec())).unwrap();

@@ -51,6 +51,14 @@ struct Wish {
     queued: bool,
 }
 
+/// What the server says of a message beside its topic and body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fed {
+    pub at: Position,
+    pub time: u64,
+    pub expires: Option<u64>,
+}
+
 /// What to ask the server for.
 #[derive(Default)]
 pub(super) struct Todo {
@@ -141,7 +149,7 @@ impl Watched {
         }
     }
 
-    pub fn message(&self, connection: u64, name: &str, at: Position, time: u64, body: Bytes) {
+    pub fn message(&self, connection: u64, name: &str, fed: Fed, body: Bytes) {
         let mut table = self.table();
         if table.connection != connection {
             return;
@@ -157,7 +165,8 @@ impl Watched {
             table.is_overrun = true;
             return;
         }
-        let message = Message { topic: topic.clone(), at, time, body: Body::from_canonical(body) };
+        let Fed { at, time, expires } = fed;
+        let message = Message { topic: topic.clone(), at, time, expires, body: Body::from_canonical(body) };
         table.messages += 1;
         table.bytes += message.body.as_bytes().len() + OVERHEAD;
         table.tell(FeedEvent::Message(message));
@@ -260,7 +269,7 @@ mod tests {
 
     fn say(watched: &Watched, connection: u64, offset: u64) {
         let at = Position::new(Epoch::from_random(1), offset);
-        watched.message(connection, "news", at, 0, Bytes::from_static(b"x"));
+        watched.message(connection, "news", Fed { at, time: 0, expires: None }, Bytes::from_static(b"x"));
     }
 
     fn subscribed(watched: &Watched) -> u64 {
