@@ -9,8 +9,12 @@ mod appends;
 mod feeds;
 #[path = "store_conformance/model.rs"]
 mod model;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "store_conformance/reads.rs"]
 mod reads;
+#[path = "support/sentinel.rs"]
+mod sentinels;
 #[path = "support/redis.rs"]
 mod server;
 mod support;
@@ -144,6 +148,42 @@ mod redis {
         let refused = support::item_with_key(&support::topic("news"), "refused", "taken");
         redis::cmd("RPUSH").arg(&["fanfare:{t41}:idem:news/taken", "x"]).exec(&mut server.connection()).unwrap();
         Subject { store: opened.store, clock: None, refused, guard: Box::new(server) }
+    }
+
+    cases!(fresh);
+}
+
+mod sentinel {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Arc, Mutex, Weak};
+
+    use super::{Subject, sentinels::Replicated, support};
+    use fanfare::domain::store::Retention;
+    use fanfare::store::{Options, open};
+
+    /// Many processes, so all cases share them, each with keys of its own. They end with the last case.
+    static SHARED: Mutex<Weak<Replicated>> = Mutex::new(Weak::new());
+    static CASES: AtomicU32 = AtomicU32::new(0);
+
+    fn shared() -> Arc<Replicated> {
+        let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        shared.upgrade().unwrap_or_else(|| {
+            let set = Arc::new(Replicated::start(1, &["--appendonly", "no"]));
+            *shared = Arc::downgrade(&set);
+            set
+        })
+    }
+
+    async fn fresh(retention: Retention) -> Subject {
+        let set = tokio::task::block_in_place(shared);
+        let prefix = format!("case{}", CASES.fetch_add(1, Ordering::SeqCst));
+        let options = Options { retention, prefix: prefix.clone(), ..Options::default() };
+        let opened = open(&set.url(), options).await.expect("a store on Redis opens");
+        // Somebody else's list lies where this idempotency key belongs.
+        let refused = support::item_with_key(&support::topic("news"), "refused", "taken");
+        let taken = format!("{prefix}:{{t41}}:idem:news/taken");
+        redis::cmd("RPUSH").arg(taken).arg("x").exec(&mut set.servers[0].redis.connection()).unwrap();
+        Subject { store: opened.store, clock: None, refused, guard: Box::new(set) }
     }
 
     cases!(fresh);

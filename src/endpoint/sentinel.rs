@@ -17,7 +17,7 @@ use super::link::{self, Link, Use, text_of};
 use super::{Place, list, told};
 
 /// How often each sentinel is asked.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(250);
 /// How long one may take to be connected to, and to answer.
 const ANSWER: Duration = Duration::from_secs(1);
 /// How long the first answer waits for others, when nothing is known yet.
