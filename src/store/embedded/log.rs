@@ -2,19 +2,19 @@
 //! memory. What has become too old is not given out here, and removed by `sweep`; transactions are the writer's.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use sha1::{Digest, Sha1};
 use slab::Slab;
 
-use super::record::{Entry, Record, is_aged};
+use super::entries::Entry;
+use super::record::{Record, is_aged};
 use super::tables::{KnownKey, MessageRow, Tables};
-use crate::domain::message::{Body, Durability, Message};
+use crate::domain::message::{Body, Durability, Message, Publication};
 use crate::domain::name::Topic;
 use crate::domain::position::{Epoch, Position};
-use crate::domain::store::{
-    Append, Appended, Fence, Kept, Lives, Page, Plan, ReadFrom, ReadLimit, Retention, StoreError,
-};
-use crate::domain::topic::Mode;
+use crate::domain::store::{Append, Appended, Fence, Lives, Page, Plan, ReadFrom, ReadLimit, StoreError};
+use crate::domain::topic::{Mode, Rules, TopicSettings};
 
 /// What a message takes in the store beside its body, roughly: its row's other columns and its entry in memory.
 pub const MESSAGE_OVERHEAD: u64 = 64;
@@ -24,7 +24,9 @@ const MAX_FENCES: usize = 256;
 /// What a log may hold, and what it promises.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    pub retention: Retention,
+    pub rules: Rules,
+    /// How long an idempotency key is remembered.
+    pub window: Duration,
     /// Bytes of all messages together.
     pub bytes: u64,
     pub topics: usize,
@@ -92,9 +94,9 @@ impl Log<'_> {
             return Ok(Appended::Repeated { at });
         }
 
-        let at = self.store(id, body, publication.ttl.map(|ttl| ttl.as_millis() as u64), now)?;
+        let at = self.store(id, publication, now)?;
         if let (Some(key), Some(digest)) = (&publication.idempotency_key, digest) {
-            let expires = now.saturating_add(millis(self.bounds.retention.idempotency_window));
+            let expires = now.saturating_add(millis(self.bounds.window));
             let known = KnownKey { digest, epoch: at.epoch.to_string(), offset: at.offset, expires };
             self.tables.insert_key(id, key, &known)?;
             self.keys += 1;
@@ -111,19 +113,18 @@ impl Log<'_> {
         let id = self.topic(topic, now)?;
         let record = &self.topics[id];
         let head = record.head();
-        let oldest = record.oldest_within(millis(self.bounds.retention.age), now);
-        let kept = Kept { mode: Mode::Log, oldest, head, first: oldest, cut: false };
+        let kept = record.kept_for(from, millis(record.settings.age), now);
         let Plan { start, to, missing } = record.lives.plan(from, &kept);
 
         let mut messages: Vec<Message> = Vec::new();
         let mut bytes = 0;
         let mut end = to;
-        for offset in start.offset + 1..=to {
-            let Some(entry) = record.entry(offset).filter(|e| e.is_readable(now)) else { continue };
+        let entries = record.entries_from(start.offset + 1).take_while(|(offset, _)| *offset <= to);
+        for (offset, entry) in entries.filter(|(_, entry)| entry.is_readable(now)) {
             let is_full = messages.len() >= limit.messages as usize || bytes + entry.bytes as usize > limit.bytes;
             if is_full && !messages.is_empty() {
-                // What expired before this one is told by this page.
-                end = offset - 1;
+                // What expired before this one is told by this page; what it replaced, by nobody.
+                end = if kept.mode == Mode::Latest { messages[messages.len() - 1].at.offset } else { offset - 1 };
                 break;
             }
             bytes += entry.bytes as usize;
@@ -169,8 +170,9 @@ impl Log<'_> {
         }
         let epoch = draw_epoch()?;
         let id = self.topics.vacant_key();
-        self.tables.insert_topic(id, name.as_str(), epoch, now)?;
-        self.topics.insert(Record::new(name.clone(), Lives::new(vec![(epoch, 0)]), 0, now));
+        let settings = *self.bounds.rules.of(name);
+        self.tables.insert_topic(id, name.as_str(), settings.mode, epoch, now)?;
+        self.topics.insert(Record::new(name.clone(), settings, Lives::new(vec![(epoch, 0)]), 0, now));
         self.by_name.insert(name.clone(), id);
         Ok(id)
     }
@@ -196,21 +198,29 @@ impl Log<'_> {
         }
     }
 
-    fn store(&mut self, id: usize, body: &[u8], ttl: Option<u64>, now: u64) -> Result<Position, Failure> {
-        let age = millis(self.bounds.retention.age);
-        // One that outlives the retention needs no end of its own.
-        let expires = ttl.filter(|&ttl| ttl < age).map_or(0, |ttl| now.saturating_add(ttl));
+    fn store(&mut self, id: usize, publication: &Publication, now: u64) -> Result<Position, Failure> {
         let record = &mut self.topics[id];
         let (seq, offset) = (self.next_seq, record.head() + 1);
-        self.tables.insert_message(&MessageRow { seq, topic: id, offset, time: now, expires, body })?;
-        self.next_seq += 1;
-        record.push(Entry { seq, bytes: body.len() as u32, time: now, expires });
+        let at = Position::new(record.lives.newest(), offset);
         record.touched = record.touched.max(now);
+        if record.settings.mode == Mode::Live {
+            record.pass_to(offset, record.touched);
+            self.keep_head(id)?;
+            return Ok(at);
+        }
+        let (body, key) = (publication.body.as_bytes(), publication.key.as_deref());
+        let expires = publication.ttl.map_or(0, |ttl| now.saturating_add(millis(ttl)));
+        self.tables.insert_message(&MessageRow { seq, topic: id, offset, time: now, expires, key, body })?;
+        self.next_seq += 1;
+        let replaced = record.push(Entry { seq, bytes: body.len() as u32, time: now, expires }, key);
         self.bytes += body.len() as u64 + MESSAGE_OVERHEAD;
         if expires != 0 {
             self.expiring.insert((expires, id, offset));
         }
-        Ok(Position::new(record.lives.newest(), offset))
+        if let Some((offset, entry)) = replaced.filter(|(_, entry)| entry.has_row()) {
+            self.forget(id, offset, entry)?;
+        }
+        Ok(at)
     }
 
     fn mark(&mut self, id: usize, fence: Option<&Fence>) -> Result<(), Failure> {
@@ -223,7 +233,7 @@ impl Log<'_> {
 
     /// Removes what the retention of one topic does not keep. The newest message may be as large as it is.
     fn trim(&mut self, id: usize, now: u64) -> Result<(), Failure> {
-        let Retention { messages, bytes, age, .. } = self.bounds.retention;
+        let TopicSettings { messages, bytes, age, .. } = self.topics[id].settings;
         loop {
             let record = &self.topics[id];
             let Some((_, oldest)) = record.oldest() else { return Ok(()) };

@@ -1,11 +1,12 @@
 //! The embedded store: SQLite in one thread of this process, here in its in-memory form.
 //!
 //! Calls go into a bounded inbox when they are made (`inbox`), the thread takes them in groups (`writer`), the log
-//! applies them (`log`, `record`, `tables`), removes what is over (`sweep`), and stored messages go out through the feed
+//! applies them (`log`, `record`, `entries`, `tables`), removes what is over (`sweep`), and stored messages go out through the feed
 //! (`feed`). Dead letters of sources that keep no entries live in the same database (`dead`).
 
 mod dead;
 mod dead_table;
+mod entries;
 mod feed;
 mod inbox;
 mod log;
@@ -48,8 +49,10 @@ pub fn open_in_memory(options: &Options) -> Result<(Arc<EmbeddedStore>, Arc<dyn 
 
 fn open(connection: Connection, options: &Options) -> Result<(Arc<EmbeddedStore>, Arc<dyn DeadLetterBox>), StoreError> {
     let inbox = Arc::new(Inbox::new(options.waiting_calls, options.waiting_bytes));
+    let rules = Rules::new((&options.retention).into(), &options.rules);
     let bounds = log::Bounds {
-        retention: options.retention,
+        rules: rules.clone(),
+        window: options.retention.idempotency_window,
         bytes: options.total_bytes,
         topics: options.topics,
         keys: options.idempotency_keys,
@@ -59,7 +62,6 @@ fn open(connection: Connection, options: &Options) -> Result<(Arc<EmbeddedStore>
     let (dead_letters, clock) = (options.dead_letters, options.clock.clone());
     writer::start(writer::Setup { connection, bounds, dead_letters, retries, clock }, inbox.clone())?;
     let dead = Arc::new(dead::EmbeddedDead::new(inbox.clone(), dead_letters, retried));
-    let rules = Rules::new((&options.retention).into(), &options.rules);
     Ok((Arc::new(EmbeddedStore { inbox, rules, feed_capacity: options.feed_capacity }), dead))
 }
 

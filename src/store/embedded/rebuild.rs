@@ -6,12 +6,14 @@ use rusqlite::Result;
 use rusqlite::types::Type;
 use slab::Slab;
 
+use super::entries::Entry;
 use super::log::{Bounds, Log, MESSAGE_OVERHEAD};
-use super::record::{Entry, Record};
+use super::record::Record;
 use super::tables::{Tables, topic_id, unsigned};
 use crate::domain::name::Topic;
 use crate::domain::position::Epoch;
 use crate::domain::store::{EntryId, Fence, Lives};
+use crate::domain::topic::Mode;
 
 impl<'c> Log<'c> {
     pub fn open(tables: Tables<'c>, bounds: Bounds) -> Result<Log<'c>> {
@@ -31,26 +33,65 @@ impl<'c> Log<'c> {
         Ok(log)
     }
 
-    /// Forgets what is in memory and reads it anew.
+    /// Forgets what is in memory and reads it anew. Topics whose settings have another mode than they were kept in are
+    /// brought into it: what the new one does not keep goes, and is missing from then on like what bounds took.
     pub fn rebuild(&mut self) -> Result<()> {
         (self.expiring, self.bytes, self.cursor) = (BTreeSet::new(), 0, 0);
-        let heads = self.rebuild_records()?;
+        let stored = self.rebuild_records()?;
         self.by_name = self.topics.iter().map(|(id, record)| (record.name.clone(), id)).collect();
         self.rebuild_fences()?;
-        self.rebuild_entries()?;
-        for (id, head) in heads {
-            // The newest ones are gone, each by its time to live.
+        let mut useless = self.rebuild_entries(&stored)?;
+        for (&id, stored) in &stored {
             let record = &mut self.topics[id];
-            while record.head() < head {
-                record.push(gone(record.touched));
+            let is_changed = stored.mode != record.settings.mode;
+            match record.settings.mode {
+                Mode::Live => record.pass_to(record.head().max(stored.head), record.touched),
+                Mode::Latest => record.raise_head(stored.head),
+                Mode::Log if is_changed && record.head() < stored.head => {
+                    useless.extend(empty(record, stored.head));
+                }
+                // The newest ones are gone, each by its time to live.
+                Mode::Log => {
+                    while record.head() < stored.head {
+                        record.push(gone(record.touched), None);
+                    }
+                }
             }
         }
+        self.count();
         self.keys = self.tables.connection.query_row("SELECT COUNT(*) FROM idempotency", [], |r| unsigned(r, 0))?;
-        Ok(())
+        let changed: Vec<usize> =
+            stored.iter().filter(|(id, s)| self.topics[**id].settings.mode != s.mode).map(|(id, _)| *id).collect();
+        if useless.is_empty() && changed.is_empty() { Ok(()) } else { self.change(&useless, &changed) }
     }
 
-    /// Records without entries; answers the head of each that its row tells.
-    fn rebuild_records(&mut self) -> Result<Vec<(usize, u64)>> {
+    fn count(&mut self) {
+        for (id, record) in &self.topics {
+            for (offset, entry) in record.entries_from(0).filter(|(_, entry)| entry.has_row()) {
+                self.bytes += u64::from(entry.bytes) + MESSAGE_OVERHEAD;
+                if entry.expires != 0 {
+                    self.expiring.insert((entry.expires, id, offset));
+                }
+            }
+        }
+    }
+
+    /// Removes rows that are of no use in the modes of today, and writes these down.
+    fn change(&mut self, useless: &[Entry], changed: &[usize]) -> Result<()> {
+        tracing::info!(topics = changed.len(), messages = useless.len(), "topics are kept in another mode from now on");
+        self.tables.begin()?;
+        for entry in useless.iter().filter(|entry| entry.has_row()) {
+            self.tables.delete_message(entry.seq)?;
+        }
+        for &id in changed {
+            self.tables.set_mode(id, self.topics[id].settings.mode)?;
+            self.keep_head(id)?;
+        }
+        self.tables.commit()
+    }
+
+    /// Records without entries; answers what the row of each tells.
+    fn rebuild_records(&mut self) -> Result<HashMap<usize, Stored>> {
         let connection = self.tables.connection;
         let mut lives: HashMap<usize, Vec<(Epoch, u64)>> = HashMap::new();
         let mut statement = connection.prepare("SELECT topic_id, epoch, base FROM lives ORDER BY topic_id, ordinal")?;
@@ -59,19 +100,24 @@ impl<'c> Log<'c> {
             let epoch = row.get_ref(1)?.as_str()?.parse::<Epoch>().map_err(|e| unreadable(1, e))?;
             lives.entry(topic_id(row, 0)?).or_default().push((epoch, unsigned(row, 2)?));
         }
-        // A topic whose rows are all gone begins at its head; the others at their first row.
-        let mut statement = connection.prepare("SELECT id, name, head, touched FROM topics")?;
+        let mut statement = connection.prepare("SELECT id, name, head, touched, mode, floor FROM topics")?;
         let mut rows = statement.query([])?;
-        let (mut records, mut heads) = (Vec::new(), Vec::new());
+        let (mut records, mut stored) = (Vec::new(), HashMap::new());
         while let Some(row) = rows.next()? {
-            let (id, head) = (topic_id(row, 0)?, unsigned(row, 2)?);
+            let (id, head, touched) = (topic_id(row, 0)?, unsigned(row, 2)?, unsigned(row, 3)?);
             let name = Topic::parse(row.get_ref(1)?.as_str()?).map_err(|e| unreadable(1, e))?;
             let known = lives.remove(&id).ok_or_else(|| unreadable(0, NoLife(name.to_string())))?;
-            records.push((id, Record::new(name, Lives::new(known), head, unsigned(row, 3)?)));
-            heads.push((id, head));
+            let mode = row.get_ref(4)?.as_str()?;
+            let mode = Mode::parse(mode).ok_or_else(|| unreadable(4, NoMode(mode.into())))?;
+            let settings = *self.bounds.rules.of(&name);
+            // A topic whose rows are all gone begins at its head; the others at their first row.
+            let is_same = mode == Mode::Latest && settings.mode == mode;
+            let floor = if is_same { unsigned(row, 5)? } else { head };
+            records.push((id, Record::new(name, settings, Lives::new(known), floor, touched)));
+            stored.insert(id, Stored { head, mode });
         }
         self.topics = records.into_iter().collect();
-        Ok(heads)
+        Ok(stored)
     }
 
     fn rebuild_fences(&mut self) -> Result<()> {
@@ -87,37 +133,77 @@ impl<'c> Log<'c> {
         Ok(())
     }
 
-    fn rebuild_entries(&mut self) -> Result<()> {
-        let sql = "SELECT seq, topic_id, offset, time, expires, LENGTH(body) FROM messages ORDER BY seq";
+    /// Answers the entries that are of no use in the modes of today.
+    fn rebuild_entries(&mut self, stored: &HashMap<usize, Stored>) -> Result<Vec<Entry>> {
+        let sql = "SELECT seq, topic_id, offset, time, expires, LENGTH(body), key FROM messages ORDER BY seq";
         let mut statement = self.tables.connection.prepare(sql)?;
         let mut rows = statement.query([])?;
+        let mut useless = Vec::new();
         self.next_seq = 1;
         while let Some(row) = rows.next()? {
             let (seq, id, offset) = (unsigned(row, 0)?, topic_id(row, 1)?, unsigned(row, 2)?);
-            let bytes = unsigned(row, 5)?;
-            let (time, expires) = (unsigned(row, 3)?, unsigned(row, 4)?);
-            let record = self.topics.get_mut(id).ok_or_else(|| unreadable(1, NoTopic(id)))?;
-            if record.kept() == 0 {
-                record.begin_at(offset);
-            }
-            while record.head() + 1 < offset {
-                record.push(gone(time));
-            }
-            record.push(Entry { seq, bytes: bytes as u32, time, expires });
-            record.touched = record.touched.max(time);
-            self.bytes += bytes + MESSAGE_OVERHEAD;
+            let (time, expires, bytes) = (unsigned(row, 3)?, unsigned(row, 4)?, unsigned(row, 5)? as u32);
+            let (Some(record), Some(stored)) = (self.topics.get_mut(id), stored.get(&id)) else {
+                return Err(unreadable(1, NoTopic(id)));
+            };
+            let entry = Entry { seq, bytes, time, expires };
             self.next_seq = seq + 1;
-            if expires != 0 {
-                self.expiring.insert((expires, id, offset));
+            record.touched = record.touched.max(time);
+            match record.settings.mode {
+                Mode::Live => {
+                    record.raise_head(offset);
+                    useless.push(entry);
+                    continue;
+                }
+                Mode::Latest => {
+                    if record.kept() == 0 && stored.mode != Mode::Latest {
+                        record.begin_after(offset - 1, time);
+                    }
+                    useless.extend(record.push_at(offset, entry, row.get_ref(6)?.as_str_or_null()?).map(|(_, e)| e));
+                }
+                Mode::Log => {
+                    if record.kept() > 0 && record.head() + 1 < offset && stored.mode == Mode::Latest {
+                        // What was replaced has not expired: the history begins behind it.
+                        useless.extend(empty(record, offset - 1));
+                    }
+                    if record.kept() == 0 {
+                        record.begin_after(offset - 1, time);
+                    }
+                    while record.head() + 1 < offset {
+                        record.push(gone(time), None);
+                    }
+                    record.push(entry, None);
+                }
             }
         }
-        Ok(())
+        Ok(useless)
     }
+}
+
+/// What the row of a topic tells beside its name.
+struct Stored {
+    head: u64,
+    mode: Mode,
+}
+
+/// Takes all entries out of a record, whose history begins behind `floor` then.
+fn empty(record: &mut Record, floor: u64) -> Vec<Entry> {
+    let mut gone = Vec::new();
+    while let Some((_, entry)) = record.pop() {
+        gone.push(entry);
+    }
+    let taken = record.touched;
+    record.begin_after(floor, taken);
+    gone
 }
 
 fn gone(time: u64) -> Entry {
     Entry { seq: 0, bytes: 0, time, expires: 0 }
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no mode")]
+struct NoMode(String);
 
 #[derive(Debug, thiserror::Error)]
 #[error("topic {0} has no life")]

@@ -6,7 +6,10 @@ CREATE TABLE topics (
     name    TEXT NOT NULL UNIQUE,
     -- The newest offset, as far as `messages` does not tell it: brought up to date when the newest message goes.
     head    INTEGER NOT NULL,
-    touched INTEGER NOT NULL
+    touched INTEGER NOT NULL,
+    -- The mode that its messages were kept in, and, in mode `latest`, the newest offset that bounds took.
+    mode    TEXT NOT NULL,
+    floor   INTEGER NOT NULL
 );
 
 -- The lives of a topic, oldest first: each begins after its base offset.
@@ -36,6 +39,8 @@ CREATE TABLE messages (
     offset   INTEGER NOT NULL,
     time     INTEGER NOT NULL,
     expires  INTEGER NOT NULL,
+    -- What it replaces in mode `latest`; part of the body too.
+    key      TEXT,
     body     BLOB NOT NULL
 );
 

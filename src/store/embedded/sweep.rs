@@ -3,8 +3,10 @@
 
 use rusqlite::Result;
 
+use super::entries::Entry;
 use super::log::{Log, MESSAGE_OVERHEAD, millis};
-use super::record::{Entry, is_aged};
+use super::record::is_aged;
+use crate::domain::topic::Mode;
 
 /// Rows that one step removes, and records that it looks at.
 const SWEEP_ROWS: usize = 2_000;
@@ -38,10 +40,9 @@ impl Log<'_> {
 
     /// Whether a topic's record had its time: its messages are gone for long, and nobody watches it.
     pub(super) fn is_over(&self, id: usize, now: u64) -> bool {
-        let retention = &self.bounds.retention;
         let record = &self.topics[id];
-        let kept =
-            millis(retention.age).saturating_add(millis(retention.record)).max(millis(retention.idempotency_window));
+        let settings = &record.settings;
+        let kept = millis(settings.age).saturating_add(millis(settings.record)).max(millis(self.bounds.window));
         record.touched.saturating_add(kept) <= now && !self.watched.contains(&record.name)
     }
 
@@ -59,9 +60,10 @@ impl Log<'_> {
         let Some((offset, entry)) = self.topics[id].pop() else { return Ok(()) };
         if entry.has_row() {
             self.forget(id, offset, entry)?;
-            if !self.topics[id].has_rows() {
-                self.keep_head(id)?;
-            }
+        }
+        // In mode `latest` the first row does not tell what was before it.
+        if entry.has_row() && !self.topics[id].has_rows() || self.topics[id].settings.mode == Mode::Latest {
+            self.keep_head(id)?;
         }
         Ok(())
     }
@@ -80,7 +82,7 @@ impl Log<'_> {
     }
 
     fn sweep_topic(&mut self, id: usize, now: u64, mut left: usize) -> Result<usize> {
-        let age = millis(self.bounds.retention.age);
+        let age = self.topics.get(id).map_or(0, |record| millis(record.settings.age));
         while left > 0 && self.topics.get(id).and_then(|r| r.oldest()).is_some_and(|(_, e)| is_aged(e, age, now)) {
             self.remove_oldest(id)?;
             left -= 1;
@@ -103,7 +105,7 @@ impl Log<'_> {
         self.keep_head(id)
     }
 
-    fn forget(&mut self, id: usize, offset: u64, entry: Entry) -> Result<()> {
+    pub(super) fn forget(&mut self, id: usize, offset: u64, entry: Entry) -> Result<()> {
         self.tables.delete_message(entry.seq)?;
         self.bytes -= u64::from(entry.bytes) + MESSAGE_OVERHEAD;
         if entry.expires != 0 {
@@ -112,8 +114,8 @@ impl Log<'_> {
         Ok(())
     }
 
-    fn keep_head(&mut self, id: usize) -> Result<()> {
+    pub(super) fn keep_head(&mut self, id: usize) -> Result<()> {
         let record = &self.topics[id];
-        self.tables.set_head(id, record.head(), record.touched)
+        self.tables.set_head(id, record.head(), record.touched, record.floor())
     }
 }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, Statement, params};
 
 use crate::domain::position::Epoch;
 use crate::domain::store::Fence;
+use crate::domain::topic::Mode;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -28,6 +29,7 @@ pub struct Tables<'c> {
     insert_topic: Statement<'c>,
     insert_life: Statement<'c>,
     set_head: Statement<'c>,
+    set_mode: Statement<'c>,
     set_fence: Statement<'c>,
     find_key: Statement<'c>,
     insert_key: Statement<'c>,
@@ -43,6 +45,7 @@ pub struct MessageRow<'a> {
     pub offset: u64,
     pub time: u64,
     pub expires: u64,
+    pub key: Option<&'a str>,
     pub body: &'a [u8],
 }
 
@@ -61,13 +64,14 @@ impl<'c> Tables<'c> {
             connection,
             begin: sql("BEGIN IMMEDIATE")?,
             commit: sql("COMMIT")?,
-            insert_message: sql("INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?,
+            insert_message: sql("INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?,
             delete_message: sql("DELETE FROM messages WHERE seq = ?1")?,
             body: sql("SELECT body FROM messages WHERE seq = ?1")?,
             oldest: sql("SELECT topic_id, offset FROM messages ORDER BY seq LIMIT 1")?,
-            insert_topic: sql("INSERT INTO topics VALUES (?1, ?2, 0, ?3)")?,
+            insert_topic: sql("INSERT INTO topics VALUES (?1, ?2, 0, ?3, ?4, 0)")?,
             insert_life: sql("INSERT INTO lives VALUES (?1, ?2, ?3, ?4)")?,
-            set_head: sql("UPDATE topics SET head = ?2, touched = ?3 WHERE id = ?1")?,
+            set_head: sql("UPDATE topics SET head = ?2, touched = ?3, floor = ?4 WHERE id = ?1")?,
+            set_mode: sql("UPDATE topics SET mode = ?2 WHERE id = ?1")?,
             set_fence: sql("INSERT OR REPLACE INTO fences VALUES (?1, ?2, ?3, ?4, ?5)")?,
             find_key: sql("SELECT digest, epoch, offset, expires FROM idempotency WHERE topic_id = ?1 AND key = ?2")?,
             insert_key: sql("INSERT OR REPLACE INTO idempotency (topic_id, key, digest, epoch, offset, expires)
@@ -98,8 +102,10 @@ impl<'c> Tables<'c> {
     }
 
     pub fn insert_message(&mut self, row: &MessageRow) -> Result<()> {
-        let MessageRow { seq, topic, offset, time, expires, body } = *row;
-        self.insert_message.execute(params![int(seq), id(topic), int(offset), int(time), int(expires), body]).map(drop)
+        let MessageRow { seq, topic, offset, time, expires, key, body } = *row;
+        self.insert_message
+            .execute(params![int(seq), id(topic), int(offset), int(time), int(expires), key, body])
+            .map(drop)
     }
 
     pub fn delete_message(&mut self, seq: u64) -> Result<()> {
@@ -115,13 +121,17 @@ impl<'c> Tables<'c> {
         self.oldest.query_row([], |row| Ok((topic_id(row, 0)?, unsigned(row, 1)?))).optional()
     }
 
-    pub fn insert_topic(&mut self, topic: usize, name: &str, epoch: Epoch, touched: u64) -> Result<()> {
-        self.insert_topic.execute(params![id(topic), name, int(touched)])?;
+    pub fn insert_topic(&mut self, topic: usize, name: &str, mode: Mode, epoch: Epoch, touched: u64) -> Result<()> {
+        self.insert_topic.execute(params![id(topic), name, int(touched), mode.as_str()])?;
         self.insert_life.execute(params![id(topic), 0, epoch.to_string(), 0]).map(drop)
     }
 
-    pub fn set_head(&mut self, topic: usize, head: u64, touched: u64) -> Result<()> {
-        self.set_head.execute([id(topic), int(head), int(touched)]).map(drop)
+    pub fn set_head(&mut self, topic: usize, head: u64, touched: u64, floor: u64) -> Result<()> {
+        self.set_head.execute([id(topic), int(head), int(touched), int(floor)]).map(drop)
+    }
+
+    pub fn set_mode(&mut self, topic: usize, mode: Mode) -> Result<()> {
+        self.set_mode.execute(params![id(topic), mode.as_str()]).map(drop)
     }
 
     pub fn set_fence(&mut self, topic: usize, fence: &Fence) -> Result<()> {

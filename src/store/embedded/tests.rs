@@ -15,12 +15,20 @@ use crate::domain::message::{Body, Durability, Publication};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::store::{Append, EntryId, Fence, Page, ReadFrom, ReadLimit, Retention, Store, StoreError};
+use crate::domain::topic::{Mode, Rule, Rules, TopicSettings};
 use crate::store::Options;
 
 const ALL: ReadLimit = ReadLimit { messages: 1_000, bytes: 1 << 20 };
-const TOPICS: [&str; 3] = ["a", "b", "c"];
+/// One of each mode.
+const TOPICS: [&str; 3] = ["a", "live", "latest"];
 
 fn bounds() -> Bounds {
+    let in_mode = |name: &str, mode| Rule { mode: Some(mode), ..Rule::new(name.parse().unwrap()) };
+    let modes = [in_mode("live", Mode::Live), in_mode("latest", Mode::Latest)];
+    bounds_with(&modes)
+}
+
+fn bounds_with(rules: &[Rule]) -> Bounds {
     let retention = Retention {
         messages: 6,
         age: Duration::from_millis(500),
@@ -28,7 +36,8 @@ fn bounds() -> Bounds {
         record: Duration::from_millis(1_000),
         ..Retention::default()
     };
-    Bounds { retention, bytes: 1_200, topics: 100, keys: 100, durability: Durability::Memory }
+    let (rules, window) = (Rules::new((&retention).into(), rules), retention.idempotency_window);
+    Bounds { rules, window, bytes: 1_200, topics: 100, keys: 100, durability: Durability::Memory }
 }
 
 fn log(connection: &Connection) -> Log<'_> {
@@ -54,6 +63,7 @@ struct Step {
     size: usize,
     ttl: Option<u64>,
     key: Option<u8>,
+    value: Option<u8>,
     fence: Option<u64>,
     pause: u64,
     sweeps: bool,
@@ -65,15 +75,17 @@ fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
         0..200usize,
         prop::option::of(1..600u64),
         prop::option::of(0..3u8),
+        prop::option::of(0..4u8),
         prop::option::of(0..50u64),
         0..120u64,
         any::<bool>(),
     );
-    let step = step.prop_map(|(topic, size, ttl, key, fence, pause, sweeps)| Step {
+    let step = step.prop_map(|(topic, size, ttl, key, value, fence, pause, sweeps)| Step {
         topic,
         size,
         ttl,
         key,
+        value,
         fence,
         pause,
         sweeps,
@@ -86,6 +98,7 @@ fn play(log: &mut Log, steps: &[Step], now: &mut u64) {
         *now += step.pause;
         let mut item = item(TOPICS[step.topic], vec![b'x'; step.size]);
         item.publication.ttl = step.ttl.map(Duration::from_millis);
+        item.publication.key = step.value.map(|key| key.to_string().into());
         item.publication.idempotency_key = step.key.map(|key| key.to_string().into());
         let fence = |ms| Fence { source: "in".into(), life: "life".into(), id: EntryId { ms, seq: 0 } };
         item.fence = step.fence.map(fence);
@@ -126,8 +139,62 @@ fn without_gaps(seen: Vec<(String, Page, u64, bool)>) -> Vec<(String, Vec<u64>, 
     seen.into_iter().map(told).collect()
 }
 
+/// What a topic may be kept in: before, and after a restart with other settings.
+fn modes() -> impl Strategy<Value = [Mode; 2]> {
+    let mode = || (0..3usize).prop_map(|n| Mode::ALL[n]);
+    [mode(), mode()]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn a_topic_that_changes_its_mode_goes_on_and_gives_nothing_wrong(steps in steps(40), more in steps(20), modes in modes()) {
+        let rule = |mode| Rule { mode: Some(mode), ..Rule::new("a".parse().unwrap()) };
+        let connection = open_in_memory().unwrap();
+        let topic = Topic::parse("a").unwrap();
+        let mut now = 1_000;
+        let to_a = |steps: &[Step]| steps.iter().map(|s| Step { topic: 0, ..s.clone() }).collect::<Vec<_>>();
+        let whole = |log: &mut Log, now| log.read(&topic, ReadFrom::Last(u32::MAX), ALL, now).unwrap();
+        let before = {
+            let mut log = Log::open(Tables::prepare(&connection).unwrap(), bounds_with(&[rule(modes[0])])).unwrap();
+            log.append(&item("a", "x"), now).unwrap();
+            play(&mut log, &to_a(&steps), &mut now);
+            whole(&mut log, now)
+        };
+        let mut log = Log::open(Tables::prepare(&connection).unwrap(), bounds_with(&[rule(modes[1])])).unwrap();
+        let after = whole(&mut log, now);
+        prop_assert_eq!((after.head, after.mode), (before.head, modes[1]));
+        for message in &after.messages {
+            prop_assert!(before.messages.contains(message), "{:?} came from nowhere", message.at);
+        }
+        if modes[0] == modes[1] {
+            prop_assert_eq!(&after.messages, &before.messages);
+        }
+        if modes[1] == Mode::Live {
+            prop_assert!(after.messages.is_empty());
+        } else if let Some(newest) = before.messages.last().filter(|m| m.at == before.head) {
+            prop_assert_eq!(after.messages.last(), Some(newest), "what both modes keep stays");
+        }
+        // Every position is either resumed from or told to be out of reach, and holes in a log have expired.
+        for offset in 0..=before.head.offset {
+            let page = log.read(&topic, ReadFrom::After(Position::new(before.head.epoch, offset)), ALL, now).unwrap();
+            prop_assert_eq!(page.missing.is_some(), page.start.offset != offset);
+            if modes == [Mode::Latest, Mode::Log] && steps.iter().all(|s| s.ttl.is_none()) {
+                let told = page.messages.iter().map(|m| m.at.offset).collect::<Vec<_>>();
+                prop_assert_eq!(told, (page.start.offset + 1..=page.end.offset).collect::<Vec<_>>());
+            }
+        }
+        // It goes on, and is the same when it is read anew.
+        play(&mut log, &to_a(&more), &mut now);
+        let seen = |log: &mut Log| {
+            let page = whole(log, now);
+            (page.messages, page.end, page.head, log.bytes, log.expiring.clone())
+        };
+        let before = seen(&mut log);
+        log.rebuild().unwrap();
+        prop_assert_eq!(seen(&mut log), before);
+    }
 
     #[test]
     fn a_log_that_is_read_anew_knows_what_it_knew(steps in steps(60)) {
@@ -177,7 +244,8 @@ fn a_sweep_is_done_in_bounded_steps() {
     let connection = open_in_memory().unwrap();
     let mut log = log(&connection);
     log.bounds.bytes = 1 << 30;
-    log.bounds.retention.messages = 1_000_000;
+    let defaults = TopicSettings { messages: 1_000_000, ..*log.bounds.rules.of(&Topic::parse("a").unwrap()) };
+    log.bounds.rules = Rules::new(defaults, &[]);
     for _ in 0..5_000 {
         log.append(&item("a", "x"), 1_000).unwrap();
     }
