@@ -10,7 +10,7 @@ use std::time::Duration;
 use fanfare::domain::position::Position;
 use serde_json::Value;
 
-use crate::history::Mark;
+use crate::checker::Mark;
 
 /// A position that no topic has had: reading after it tells everything that is kept.
 const BEFORE_ALL: &str = "zzzzzzz.0";
@@ -51,6 +51,14 @@ impl Node {
 
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
+    }
+
+    /// The memory that it has in use, in bytes.
+    pub fn memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid().expect("it runs"));
+        let status = std::fs::read_to_string(path).expect("it runs, on Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line with it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
     /// Kills it with -9 and waits for its end.
@@ -143,7 +151,7 @@ pub async fn read_log(client: &reqwest::Client, http: SocketAddr, topic: &str) -
         let page: Value = serde_json::from_str(&answer).expect("JSON");
         for item in page["items"].as_array().unwrap_or_else(|| panic!("a page: {answer}")) {
             let text = |name: &str| item[name].as_str().unwrap_or_else(|| panic!("{name} in {item}"));
-            log.push((text("at").parse().expect("a position"), Mark::parse(text("data")).expect("a mark")));
+            log.push((text("at").parse().expect("a position"), Mark::parse(topic, text("data"))));
         }
         after = page["at"].as_str().expect("a position").to_owned();
         if page["more"] != true {

@@ -1,0 +1,27 @@
+//! Faults: built hubs on real Redis servers are killed, stalled, cut off and filled up while messages flow, and the
+//! checker judges what every client was told. `docs/testing.md` has the list with the figures that each must reach.
+//!
+//! They are heavy and run one after the other. `cargo test --test faults` takes the short forms; `./dev faults [NAME]`
+//! the long ones.
+
+#[path = "../support/checker/mod.rs"]
+mod checker;
+#[path = "../support/listener.rs"]
+mod listener;
+#[path = "../support/node.rs"]
+mod node;
+#[path = "../support/proxy.rs"]
+mod proxy;
+#[path = "../support/publisher.rs"]
+mod publisher;
+#[path = "../support/redis.rs"]
+mod server;
+
+mod fleet;
+mod form;
+mod scene;
+mod trouble;
+
+mod kills;
+mod outage;
+mod owners;
