@@ -38,9 +38,4 @@ impl Fleet {
         self.running[node].resume();
         self.addresses.set(node, Some(self.running[node].http));
     }
-
-    /// The memory that each has in use, in bytes.
-    pub fn memory(&self) -> Vec<u64> {
-        self.running.iter().map(Node::memory).collect()
-    }
 }

@@ -101,6 +101,7 @@ impl Faults {
         let begun = Instant::now();
         let owner = self.look_for_owner(source, not).await;
         if !not.is_empty() {
+            eprintln!("{source} is taken over by {} after {:.1?}", self.fleet.running[owner].name(), begun.elapsed());
             self.taken_over.push(begun.elapsed());
         }
         owner

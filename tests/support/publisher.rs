@@ -366,6 +366,7 @@ impl Flood {
 pub async fn connect(url: &str) -> MultiplexedConnection {
     let client = redis::Client::open(url).expect("a URL");
     // A machine with other work may let us wait.
-    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENT));
+    let patient =
+        redis::AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENT)).set_response_timeout(Some(PATIENT));
     client.get_multiplexed_async_connection_with_config(&patient).await.expect("Redis runs")
 }
