@@ -19,6 +19,10 @@ pub const PUBLISHED: &str = "fanfare_published_total";
 pub const REFUSED: &str = "fanfare_refused_total";
 pub const DELIVERED: &str = "fanfare_delivered_total";
 pub const GAPS: &str = "fanfare_gaps_total";
+pub const BEHIND: &str = "fanfare_subscriptions_behind";
+pub const FELL_BEHIND: &str = "fanfare_fell_behind_total";
+pub const REJOINED: &str = "fanfare_rejoined_total";
+pub const REPAIRS: &str = "fanfare_repairs_total";
 pub const OUTBOX_BYTES: &str = "fanfare_outbox_bytes";
 pub const APPEND_SECONDS: &str = "fanfare_append_seconds";
 pub const READ_SECONDS: &str = "fanfare_read_seconds";
@@ -71,6 +75,20 @@ pub const METRICS: &[Metric] = &[
     metric(REFUSED, Shape::Counter, &["door", "reason"], "Requests, frames and entries refused, by error word."),
     metric(DELIVERED, Shape::Counter, &[], "Messages handed to connections."),
     metric(GAPS, Shape::Counter, &["why"], "Gaps told to subscribers, by cause."),
+    metric(
+        BEHIND,
+        Shape::Gauge,
+        &["shard"],
+        "Subscriptions that are not in a live stream: they wait for it, or are read on from the store.",
+    ),
+    metric(
+        FELL_BEHIND,
+        Shape::Counter,
+        &["why"],
+        "Times a live subscription went back to reading the store: slow, or lost (on its way inside this node).",
+    ),
+    metric(REJOINED, Shape::Counter, &["why"], "Times such a subscription was back in the live stream."),
+    metric(REPAIRS, Shape::Counter, &[], "Holes between hub and shard that listeners read from the store; a bug."),
     metric(OUTBOX_BYTES, Shape::Gauge, &["shard"], "Bytes that wait in the outboxes of connections."),
     metric(APPEND_SECONDS, Shape::Seconds, &[], "Time the store takes to append."),
     metric(READ_SECONDS, Shape::Seconds, &[], "Time the store takes to read a page."),

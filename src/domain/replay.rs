@@ -4,8 +4,13 @@
 //! The argument, in short. A read is issued when the live stream stands at P0; from then on live items are held.
 //! The feed comes after the store, so the last page of the read ends at P0, at a held item, or ahead of both. In the
 //! first two cases the held rest follows without a hole. In the third the items still to come are known already, up to
-//! the end of the page, and are passed over until the stream reaches it. Positions are compared for equality, and by
-//! offset only within one life: two lives of a topic have no order that a connection could see.
+//! the end of the page, and are passed over until the stream reaches it. A page that is older than P0 shows it, and is
+//! followed by another read. Positions are compared for equality, and by offset only within one life: two lives of a
+//! topic have no order that a connection could see.
+//!
+//! A subscriber that was live comes back the same way: the connection had no room for the next item, or items were lost
+//! on the way to it. It then stands before the first item that it did not get, and reads from there. Whatever the machine
+//! wants given may be refused; the rest of its steps is then void, and it begins again before the one that was refused.
 //!
 //! In mode `latest` the stream may step over what was replaced, and so over the end of a page: what is past it follows.
 //! In mode `live` there is nothing to read; who asks for a position is in the stream, about to be, or has missed some.
@@ -87,11 +92,23 @@ pub enum Step<T> {
     Answer(Answer),
     Give(Item),
     /// A live item that was held.
-    Live(T),
-    /// Read this from the store and come back with the page; live items go on coming in.
-    Read(ReadFrom),
+    Live(Live<T>),
+    /// As soon as there is room, `issue` a read, and come back with the page.
+    Read,
     /// From now on live items go straight to the subscriber.
     Joined,
+}
+
+impl<T> Step<T> {
+    /// Where a subscriber stands that was not given this; `None` where nothing is given.
+    pub fn before(&self) -> Option<Position> {
+        match self {
+            Step::Give(Item::Message(message)) => Some(message.at.before()),
+            Step::Give(Item::Gap(gap)) => Some(gap.after),
+            Step::Live(live) => Some(live.before),
+            Step::Answer(_) | Step::Read | Step::Joined => None,
+        }
+    }
 }
 
 /// A live item as a catching-up subscriber sees it: where the stream stood before and after it.
@@ -100,18 +117,35 @@ pub struct Live<T> {
     pub before: Position,
     pub at: Position,
     pub item: T,
+    /// What it takes of the room for held items.
+    pub size: usize,
     /// Whether the item is a gap.
     pub is_gap: bool,
+}
+
+/// Why a subscriber that was live is not any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lag {
+    /// Its connection had no room: what history no longer has when it comes back is gone because it was slow.
+    Slow,
+    /// Items were lost on the way to it.
+    Lost,
 }
 
 /// One subscriber that is catching up on one topic.
 #[derive(Debug, Clone)]
 pub struct Replay<T> {
     asked: ReadFrom,
+    /// What is missing on the way is missing because the subscriber is slow.
+    slow: bool,
     /// How far the subscriber has been told; set by the answer.
     at: Option<Position>,
     held: Vec<Live<T>>,
+    /// What may be held, and what is, in the sizes of the items.
     capacity: usize,
+    size: usize,
+    /// A read is under way: live items are held. Before, there is no need: it will see them.
+    reading: bool,
     overflowed: bool,
     /// The page was ahead of the live stream: pass over live items until it is there.
     ahead: bool,
@@ -120,16 +154,39 @@ pub struct Replay<T> {
 }
 
 impl<T> Replay<T> {
-    /// Begins. `live` is where the live stream stands; at most `capacity` live items are held during a read.
+    /// Begins. `live` is where the live stream stands; live items of at most the size `capacity` are held during a read.
     /// `None` in place of the machine: there is nothing to catch up on.
     pub fn start(asked: ReadFrom, live: Position, capacity: usize) -> (Option<Replay<T>>, Vec<Step<T>>) {
         if asked == ReadFrom::After(live) {
             let answer = Answer { at: live, resumed: Some(Ok(())) };
             return (None, vec![Step::Answer(answer), Step::Joined]);
         }
-        let mode = Mode::default();
-        let replay = Replay { asked, at: None, held: Vec::new(), capacity, overflowed: false, ahead: false, mode };
-        (Some(replay), vec![Step::Read(asked)])
+        let replay = Replay { at: None, slow: false, ..Replay::behind(live, Lag::Lost, capacity) };
+        (Some(Replay { asked, ..replay }), vec![Step::Read])
+    }
+
+    /// Begins for a subscriber that was told everything up to `at` and then fell behind. It wants a read first.
+    pub fn behind(at: Position, lag: Lag, capacity: usize) -> Replay<T> {
+        Replay {
+            asked: ReadFrom::After(at),
+            slow: lag == Lag::Slow,
+            at: Some(at),
+            held: Vec::new(),
+            capacity,
+            size: 0,
+            reading: false,
+            overflowed: false,
+            ahead: false,
+            mode: Mode::default(),
+        }
+    }
+
+    /// The read that is wanted goes to the store now; again, if the one before failed.
+    pub fn issue(&mut self) -> ReadFrom {
+        self.drop_held();
+        self.overflowed = false;
+        self.reading = true;
+        self.at.map_or(self.asked, ReadFrom::After)
     }
 
     /// The live stream moved while the subscriber is not in it.
@@ -137,33 +194,43 @@ impl<T> Replay<T> {
         if self.ahead {
             let at = self.at.expect("a page was told before it could be ahead");
             if live.before == at {
-                return vec![Step::Live(live.item), Step::Joined];
+                return vec![Step::Live(live), Step::Joined];
             }
             if live.at == at {
                 return vec![Step::Joined];
             }
             if live.is_gap {
                 // The stream goes on in another place than the page ended: look again.
-                self.ahead = false;
-                return vec![self.read_on()];
+                return self.look_again();
             }
             if self.steps_over(live.at, at) {
-                return vec![Step::Live(live.item), Step::Joined];
+                return vec![Step::Live(live), Step::Joined];
             }
             return Vec::new();
         }
-        if self.held.len() < self.capacity && !self.overflowed {
-            self.held.push(live);
-        } else {
-            self.overflowed = true;
-            self.held = Vec::new();
+        if self.reading && !self.overflowed {
+            self.size += live.size;
+            if self.size <= self.capacity {
+                self.held.push(live);
+            } else {
+                self.overflow();
+            }
         }
+        Vec::new()
+    }
+
+    /// The live stream jumped: items were lost on the way here, and what is held is not whole.
+    pub fn on_hole(&mut self) -> Vec<Step<T>> {
+        if self.ahead {
+            return self.look_again();
+        }
+        self.overflow();
         Vec::new()
     }
 
     /// The page that was asked for. `live` is where the live stream stands now.
     pub fn on_page(&mut self, mut page: Page, live: Position) -> Vec<Step<T>> {
-        self.mode = page.mode;
+        (self.reading, self.mode) = (false, page.mode);
         let mut steps = Vec::new();
         let at = match self.at {
             Some(at) => at,
@@ -179,20 +246,24 @@ impl<T> Replay<T> {
             }
         };
         let (end, last) = (page.end, page.is_last());
-        steps.extend(walk(at, page).into_iter().map(Step::Give));
-        self.at = Some(end);
+        if self.at.is_some() && page.missing.is_some_and(|missing| missing.why == GapCause::Live) {
+            return self.pass_over(at, live);
+        }
+        steps.extend(walk(at, page).into_iter().map(|item| Step::Give(self.blame(item))));
+        self.at = Some(if at.is_past(end) { at } else { end });
         if !last {
-            steps.push(self.read_on());
+            steps.push(Step::Read);
         } else if end == live {
             steps.push(Step::Joined);
         } else if let Some(next) = self.held.iter().position(|l| l.before == end || self.steps_over(l.at, end)) {
-            steps.extend(self.held.drain(next..).map(|l| Step::Live(l.item)));
+            steps.extend(self.held.drain(next..).map(Step::Live));
             steps.push(Step::Joined);
-        } else if self.overflowed && !end.is_past(live) {
-            steps.push(self.read_on());
+        } else if live.is_past(end) || self.overflowed && !end.is_past(live) {
+            steps.push(Step::Read);
         } else {
             self.ahead = true;
         }
+        self.drop_held();
         steps
     }
 
@@ -236,10 +307,49 @@ impl<T> Replay<T> {
         self.mode == Mode::Latest && at.is_past(end)
     }
 
-    fn read_on(&mut self) -> Step<T> {
-        self.held.clear();
-        self.overflowed = false;
-        Step::Read(ReadFrom::After(self.at.expect("a page was told before")))
+    /// Nothing is kept that could be read: goes on where the stream is held, or stands, and tells what lies before.
+    fn pass_over(&mut self, at: Position, live: Position) -> Vec<Step<T>> {
+        let next = self.held.iter().position(|l| l.before == at);
+        if next.is_none() && at.is_past(live) {
+            self.ahead = true;
+            return Vec::new();
+        }
+        let mut steps = Vec::new();
+        if next.is_none() && at != live {
+            let resume = self.held.first().map_or(live, |l| l.before);
+            let to = Some(resume).filter(|to| to.epoch == at.epoch);
+            let gap = Gap { after: at, resume, to, why: GapCause::Live, kept: false };
+            steps.push(Step::Give(self.blame(Item::Gap(gap))));
+        }
+        let held = std::mem::take(&mut self.held);
+        steps.extend(held.into_iter().skip(next.unwrap_or(0)).map(Step::Live));
+        steps.push(Step::Joined);
+        steps
+    }
+
+    /// What history took from a slow subscriber was lost to its slowness.
+    fn blame(&self, item: Item) -> Item {
+        match item {
+            Item::Gap(gap) if self.slow && matches!(gap.why, GapCause::Retention | GapCause::Live) => {
+                Item::Gap(Gap { why: GapCause::Slow, ..gap })
+            }
+            item => item,
+        }
+    }
+
+    fn look_again(&mut self) -> Vec<Step<T>> {
+        self.ahead = false;
+        vec![Step::Read]
+    }
+
+    fn overflow(&mut self) {
+        self.overflowed = true;
+        self.drop_held();
+    }
+
+    fn drop_held(&mut self) {
+        self.held = Vec::new();
+        self.size = 0;
     }
 }
 

@@ -1,9 +1,9 @@
-//! One socket's life: what has come is read and decided on, what must go is written or waits in the outbox, until one
-//! side closes. What topics it hears is the shard's part.
+//! One socket's life: what has come is read and decided on, until one side closes. What topics it hears is the shard's
+//! part; how frames go out is in `outgoing`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,17 +12,17 @@ use tokio::sync::Notify;
 use tungstenite::protocol::{CloseFrame, WebSocketContext};
 use tungstenite::{Error as WsError, Message as WsMessage, error::CapacityError};
 
+use super::outgoing::Pending;
 use super::subscriptions::Subscriptions;
 use super::wire::{self, Pipe};
 use crate::domain::codec::{Codec, Format};
 use crate::domain::command::RequestId;
 use crate::domain::error::CloseCode;
-use crate::domain::event::Event;
 use crate::domain::limits::Limits;
 use crate::domain::name::Topic;
 use crate::domain::session::Session;
 use crate::domain::store::ReadFrom;
-use crate::hub::outbox::{Outbox, SLICES};
+use crate::hub::outbox::{Outbox, Shares};
 
 /// How long a closing handshake may take before the socket is dropped.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -45,6 +45,8 @@ pub struct Connection {
     pub leaving: Cell<bool>,
     /// Those of them that read history, each in its turn; at most `Limits::in_flight`.
     pub histories: RefCell<VecDeque<History>>,
+    /// A read waits until less waits to be written.
+    pub hungry: Cell<bool>,
     /// The code of the close frame that was sent, or that came; `None`: there was none.
     pub closed: Cell<Option<u16>>,
     /// Wakes the connection's task: something waits to be written, or it shall end.
@@ -64,8 +66,10 @@ pub struct History {
 pub struct Io {
     pub outbox: Outbox,
     /// Frames of the present batch, sent together at its end.
-    pub pending: Vec<Bytes>,
+    pub pending: Vec<Pending>,
     pub state: State,
+    /// A page of history is on its way, and the room for it is kept free.
+    pub reading: bool,
     /// Frames wait for the end of what is being read.
     pub corked: bool,
     pub next_ping: Instant,
@@ -104,80 +108,6 @@ impl Connection {
         self.io.borrow().state == State::Open
     }
 
-    /// Says an event to this client alone.
-    pub fn say(&self, event: &Event, limits: &Limits, now: Instant) {
-        let payload = self.protocol.borrow_mut().codec.encode(event);
-        self.send(&wire::text_frame(&payload), limits, now);
-    }
-
-    /// Sends one frame, or queues it behind what waits. The hot path: one system call while the peer keeps up.
-    pub fn send(&self, frame: &Bytes, limits: &Limits, now: Instant) {
-        let io = &mut *self.io.borrow_mut();
-        if io.state != State::Open {
-            return;
-        }
-        if !io.outbox.is_empty() || io.corked {
-            if let Err(full) = io.outbox.push(frame.clone(), limits.outbox, now) {
-                // Only what the socket does not take counts as waiting.
-                self.write(io, now);
-                if io.outbox.push(frame.clone(), limits.outbox, now) == Err(full) {
-                    self.cut(io, CloseCode::Slow);
-                }
-            }
-            return;
-        }
-        match self.stream.try_write(frame) {
-            Ok(written) if written == frame.len() => {}
-            Ok(0) => self.fail(io),
-            Ok(written) => {
-                io.outbox.push_rest(frame.slice(written..), now);
-                self.wake.notify_one();
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // An empty outbox takes any frame.
-                let _ = io.outbox.push(frame.clone(), limits.outbox, now);
-                self.wake.notify_one();
-            }
-            Err(_) => self.fail(io),
-        }
-    }
-
-    /// Sends what the present batch brought, in as few writes as the socket takes.
-    pub fn send_pending(&self, limits: &Limits, now: Instant) {
-        let pending = std::mem::take(&mut self.io.borrow_mut().pending);
-        if self.batch && pending.len() > 1 {
-            return self.send(&wire::array_frame(&pending), limits, now);
-        }
-        if let [frame] = &pending[..] {
-            return self.send(frame, limits, now);
-        }
-        for frame in pending {
-            let io = &mut *self.io.borrow_mut();
-            if io.state != State::Open {
-                return;
-            }
-            if let Err(full) = io.outbox.push(frame.clone(), limits.outbox, now) {
-                // Only what the socket does not take counts as waiting.
-                self.write(io, now);
-                if io.outbox.push(frame, limits.outbox, now) == Err(full) {
-                    return self.cut(io, CloseCode::Slow);
-                }
-            }
-        }
-        self.write(&mut self.io.borrow_mut(), now);
-    }
-
-    /// From here on frames are collected, to go out together.
-    pub fn cork(&self) {
-        self.io.borrow_mut().corked = true;
-    }
-
-    pub fn uncork(&self, now: Instant) {
-        let io = &mut *self.io.borrow_mut();
-        io.corked = false;
-        self.write(io, now);
-    }
-
     /// The node goes down: closes as soon as everything that was asked has been answered, and reads no more.
     pub fn leave(&self) {
         self.leaving.set(true);
@@ -196,40 +126,19 @@ impl Connection {
         }
     }
 
-    /// Writes what waits until the socket takes no more.
-    pub fn flush(&self, now: Instant) {
-        self.write(&mut self.io.borrow_mut(), now);
-    }
-
-    fn write(&self, io: &mut Io, now: Instant) {
-        while !io.outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let count = io.outbox.slices(&mut slices);
-            match self.stream.try_write_vectored(&slices[..count]) {
-                Ok(0) => return self.fail(io),
-                Ok(written) => io.outbox.advance(written, now),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wake.notify_one();
-                    return;
-                }
-                Err(_) => return self.fail(io),
-            }
-        }
-    }
-
     /// Marks the connection to be closed by its own task.
     pub fn close(&self, code: CloseCode) {
         self.cut(&mut self.io.borrow_mut(), code);
     }
 
-    fn cut(&self, io: &mut Io, code: CloseCode) {
+    pub(super) fn cut(&self, io: &mut Io, code: CloseCode) {
         if io.state == State::Open {
             io.state = State::Cut(code);
             self.wake.notify_one();
         }
     }
 
-    fn fail(&self, io: &mut Io) {
+    pub(super) fn fail(&self, io: &mut Io) {
         io.state = State::Ended;
         self.wake.notify_one();
     }
@@ -324,9 +233,10 @@ impl Connection {
         is_listening && io.outbox.bytes() <= limits.outbox / 2
     }
 
-    /// Whether a read of history may add a page to what waits.
-    pub fn has_room(&self, limits: &Limits) -> bool {
-        self.io.borrow().outbox.bytes() <= limits.outbox / 4
+    /// Whether a read of history may add a page to what waits, or one frame of so many bytes if that is more.
+    pub fn has_room(&self, frame: usize, limits: &Limits) -> bool {
+        let (outbox, shares) = (&self.io.borrow().outbox, Shares(limits.outbox));
+        outbox.bytes() <= shares.low_water() && outbox.fits(frame, shares.streams(false))
     }
 
     /// The peer sent something, whatever it was.

@@ -3,6 +3,7 @@
 use metrics::{counter, gauge};
 
 use crate::domain::error::Reason;
+use crate::domain::replay::Lag;
 use crate::domain::store::GapCause;
 use crate::telemetry;
 
@@ -46,4 +47,28 @@ pub fn set_load(shard: usize, subscriptions: usize, outbox_bytes: usize) {
     let shard = shard.to_string();
     gauge!(telemetry::SUBSCRIPTIONS, "shard" => shard.clone()).set(subscriptions as f64);
     gauge!(telemetry::OUTBOX_BYTES, "shard" => shard).set(outbox_bytes as f64);
+}
+
+/// Of one shard: subscriptions that are not in a live stream.
+pub fn set_behind(shard: usize, subscriptions: usize) {
+    gauge!(telemetry::BEHIND, "shard" => shard.to_string()).set(subscriptions as f64);
+}
+
+pub fn count_fell_behind(lag: Lag) {
+    counter!(telemetry::FELL_BEHIND, "why" => word(lag)).increment(1);
+}
+
+pub fn count_rejoined(lag: Lag) {
+    counter!(telemetry::REJOINED, "why" => word(lag)).increment(1);
+}
+
+pub fn count_repair() {
+    counter!(telemetry::REPAIRS).increment(1);
+}
+
+fn word(lag: Lag) -> &'static str {
+    match lag {
+        Lag::Slow => "slow",
+        Lag::Lost => "lost",
+    }
 }

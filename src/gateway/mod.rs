@@ -4,6 +4,8 @@
 mod connection;
 mod counters;
 mod membership;
+mod outgoing;
+mod resuming;
 mod serve;
 mod shard;
 mod subscriptions;

@@ -60,6 +60,7 @@ impl Shard {
                 pending: Vec::new(),
                 state: State::Open,
                 corked: false,
+                reading: false,
                 next_ping: now + self.limits.ping,
                 pong_due: None,
             }
@@ -74,6 +75,7 @@ impl Shard {
             in_flight: Default::default(),
             leaving: Default::default(),
             histories: Default::default(),
+            hungry: Default::default(),
             closed: Default::default(),
             wake: Default::default(),
         });
@@ -98,7 +100,11 @@ impl Shard {
             }
             let blocked = !connection.io.borrow().outbox.is_empty();
             tokio::select! {
-                () = connection.wake.notified() => {}
+                () = connection.wake.notified() => {
+                    if connection.hungry.get() {
+                        self.read_next(&connection);
+                    }
+                }
                 ready = connection.stream.readable(), if connection.takes_commands(&self.limits) => match ready {
                     Ok(()) => self.on_readable(&connection),
                     Err(_) => break,
@@ -273,6 +279,7 @@ impl Shard {
                     Err(error) => break Event::error(id, "history", &topic, error.into()),
                 }
             };
+            connection.io.borrow_mut().reading = false;
             connection.say(&event, &shard.limits, shard.now());
             connection.on_answered();
             connection.subscriptions.borrow_mut().reading = false;

@@ -12,13 +12,14 @@ use tokio::sync::{Notify, mpsc};
 
 use super::connection::Connection;
 use super::counters;
+use super::outgoing::Pending;
 use super::topics::{ConnectionKey, TopicKey, Topics};
 use super::{Arrival, ToGateway, wire};
 use crate::domain::codec::Format;
-use crate::domain::error::CloseCode;
 use crate::domain::event::Event;
 use crate::domain::limits::Limits;
-use crate::domain::replay::{Gap, Live};
+use crate::domain::position::Position;
+use crate::domain::replay::{Gap, Lag, Live};
 use crate::hub::{Delivery, Hub, ShardId, ToShard};
 
 /// Events taken from the hub at once: what is queued already goes out together, nothing waits to be joined.
@@ -132,7 +133,9 @@ impl Shard {
                 ToShard::Gap { topic, gap } => {
                     let key = self.topics.borrow().find(&topic);
                     if let Some(key) = key {
-                        counters::count_gap(gap.why);
+                        if gap.is_told() {
+                            counters::count_gap(gap.why);
+                        }
                         self.on_gap(key, &Event::Gap { topic, gap }, gap, &mut dirty, now);
                     }
                 }
@@ -140,78 +143,87 @@ impl Shard {
             }
         }
         for connection in dirty {
-            connection.send_pending(&self.limits, now);
+            for (key, before) in connection.send_pending(&self.limits, now) {
+                self.fall_behind(&connection, key, before, Lag::Slow);
+            }
         }
     }
 
     fn on_message(self: &Rc<Self>, delivery: &Delivery, alone: bool, dirty: &mut Vec<Rc<Connection>>, now: Instant) {
-        let Some(key) = self.advance(delivery) else { return };
+        let Some(key) = self.advance(delivery, now) else { return };
+        let mut slow = Vec::new();
         let topics = self.topics.borrow();
         let connections = self.connections.borrow();
         let entry = topics.entry(key);
         for connection in entry.live.iter().filter_map(|c| connections.get(*c)) {
             let frame = frame_of(delivery, connection);
-            if alone {
-                connection.send(frame, &self.limits, now);
-            } else {
-                queue(connection, frame.clone(), dirty);
+            if !alone {
+                queue(connection, frame.clone(), key, delivery.before, dirty);
+            } else if !connection.offer(frame, &self.limits, now) {
+                slow.push(connection.clone());
             }
         }
-        counters::count_delivered(entry.live.len());
+        counters::count_delivered(entry.live.len() - slow.len());
         let behind: Vec<_> = entry.behind.iter().filter_map(|c| connections.get(*c).cloned()).collect();
         drop((topics, connections));
         for connection in behind {
-            let item = frame_of(delivery, &connection).clone();
-            let live = Live { before: delivery.before, at: delivery.message.at, item, is_gap: false };
-            self.on_live(&connection, key, live, now);
+            self.on_live(&connection, key, live_of(delivery, &connection), now);
+        }
+        for connection in slow {
+            self.fall_behind(&connection, key, delivery.before, Lag::Slow);
         }
     }
 
     /// Moves the topic's position over a message. `None`: nobody is to get it.
-    fn advance(&self, delivery: &Delivery) -> Option<TopicKey> {
-        let mut topics = self.topics.borrow_mut();
-        let key = topics.find(&delivery.message.topic)?;
-        let entry = topics.entry_mut(key);
-        let at = entry.at?;
-        if at == delivery.before {
-            entry.at = Some(delivery.message.at);
-            return Some(key);
+    fn advance(self: &Rc<Self>, delivery: &Delivery, now: Instant) -> Option<TopicKey> {
+        let (key, at) = {
+            let topics = self.topics.borrow();
+            let key = topics.find(&delivery.message.topic)?;
+            (key, topics.entry(key).at?)
+        };
+        if at != delivery.before {
+            if !delivery.message.at.is_past(at) && delivery.message.at.epoch == at.epoch {
+                return None;
+            }
+            // The hub hands everything on in order, so this is a bug of ours; those who listen read the hole themselves.
+            tracing::error!(topic = %delivery.message.topic, %at, got = %delivery.message.at, "a hole between hub and shard");
+            self.on_hole(key, at, delivery.before, now);
         }
-        if !delivery.message.at.is_past(at) && delivery.message.at.epoch == at.epoch {
-            return None;
-        }
-        // The hub hands everything on in order, so this is a bug of ours; those who listen come back and resume.
-        tracing::error!(topic = %entry.topic, %at, got = %delivery.message.at, "a hole between hub and shard");
-        let connections = self.connections.borrow();
-        for connection in entry.live.iter().chain(&entry.behind).filter_map(|c| connections.get(*c)) {
-            connection.close(CloseCode::Internal);
-        }
-        None
+        self.topics.borrow_mut().entry_mut(key).at = Some(delivery.message.at);
+        Some(key)
     }
 
     fn on_gap(self: &Rc<Self>, key: TopicKey, event: &Event, gap: Gap, dirty: &mut Vec<Rc<Connection>>, now: Instant) {
         let (live, behind) = {
+            let stood = self.topics.borrow().entry(key).at;
+            match stood {
+                None => return,
+                Some(at) if at != gap.after => self.on_hole(key, at, gap.after, now),
+                Some(_) => {}
+            }
             let mut topics = self.topics.borrow_mut();
             let entry = topics.entry_mut(key);
-            if entry.at.is_none() {
-                return;
-            }
             entry.at = Some(gap.resume);
             (entry.live.clone(), entry.behind.clone())
         };
+        if !gap.is_told() {
+            // The stream only steps over it.
+            return behind.into_iter().for_each(|connection| self.on_step_over(connection, key, now));
+        }
         for connection in live.into_iter().filter_map(|c| self.connection(c)) {
             let frame = frame_of_event(event, &connection);
-            queue(&connection, frame, dirty);
+            queue(&connection, frame, key, gap.after, dirty);
         }
         for connection in behind.into_iter().filter_map(|c| self.connection(c)) {
             let item = frame_of_event(event, &connection);
-            self.on_live(&connection, key, Live { before: gap.after, at: gap.resume, item, is_gap: true }, now);
+            let size = item.len();
+            self.on_live(&connection, key, Live { before: gap.after, at: gap.resume, item, size, is_gap: true }, now);
         }
     }
 
-    /// The common flood: several messages of one topic, all of whose subscribers are live. They are joined once and
-    /// written once to each. `false`: this batch is another kind, and nothing was done.
-    fn send_joined(&self, batch: &[ToShard], now: Instant) -> bool {
+    /// The common flood: several messages of one topic. They are joined once and written once to each live subscriber.
+    /// `false`: this batch is another kind, and nothing was done.
+    fn send_joined(self: &Rc<Self>, batch: &[ToShard], now: Instant) -> bool {
         let mut deliveries = Vec::with_capacity(batch.len());
         for event in batch {
             match event {
@@ -224,31 +236,58 @@ impl Shard {
             return false;
         }
         let Some(key) = self.topics.borrow().find(topic) else { return true };
-        if !self.topics.borrow().entry(key).behind.is_empty() {
-            return false;
+        // What does not follow is looked at one by one.
+        let mut at = self.topics.borrow().entry(key).at;
+        for delivery in &deliveries {
+            if at != Some(delivery.before) {
+                return false;
+            }
+            at = Some(delivery.message.at);
         }
-        deliveries.retain(|d| self.advance(d).is_some());
-        if deliveries.is_empty() {
-            return true;
+        self.topics.borrow_mut().entry_mut(key).at = at;
+        let (slow, behind) = self.write_joined(key, &deliveries, now);
+        for connection in behind {
+            for delivery in &deliveries {
+                // It may join in the midst of them.
+                self.on_live(&connection, key, live_of(delivery, &connection), now);
+            }
         }
+        for (connection, before) in slow {
+            self.fall_behind(&connection, key, before, Lag::Slow);
+        }
+        true
+    }
+
+    /// Gives those who had no room, with where they stand, and those who are behind.
+    #[allow(clippy::type_complexity, reason = "read once, where it is called")]
+    fn write_joined(
+        &self,
+        key: TopicKey,
+        deliveries: &[&Delivery],
+        now: Instant,
+    ) -> (Vec<(Rc<Connection>, Position)>, Vec<Rc<Connection>>) {
         let topics = self.topics.borrow();
         let entry = topics.entry(key);
         let connections = self.connections.borrow();
-        let mut joined: [Option<Vec<Bytes>>; Format::COUNT] = Default::default();
+        let mut slow = Vec::new();
+        let mut joined: [Option<Vec<Chunk>>; Format::COUNT] = Default::default();
         for connection in entry.live.iter().filter_map(|c| connections.get(*c)) {
             if connection.batch {
-                let frames = deliveries.iter().map(|d| frame_of(d, connection).clone()).collect();
-                connection.io.borrow_mut().pending = frames;
-                connection.send_pending(&self.limits, now);
+                let pending =
+                    |d: &&Delivery| Pending { frame: frame_of(d, connection).clone(), topic: key, before: d.before };
+                connection.io.borrow_mut().pending = deliveries.iter().map(pending).collect();
+                let refused = connection.send_pending(&self.limits, now);
+                slow.extend(refused.into_iter().map(|(_, before)| (connection.clone(), before)));
                 continue;
             }
-            let chunks = joined[connection.format.index()].get_or_insert_with(|| join(&deliveries, connection));
-            for chunk in chunks {
-                connection.send(chunk, &self.limits, now);
-            }
+            let chunks = joined[connection.format.index()].get_or_insert_with(|| join(deliveries, connection));
+            let refused = chunks.iter().find(|chunk| !connection.offer(&chunk.frames, &self.limits, now));
+            slow.extend(refused.map(|chunk| (connection.clone(), chunk.before)));
         }
-        counters::count_delivered(entry.live.len() * deliveries.len());
-        true
+        let kept_back = |before| deliveries.iter().skip_while(|d| d.before != before).count();
+        let refused: usize = slow.iter().map(|(_, before)| kept_back(*before)).sum();
+        counters::count_delivered(entry.live.len() * deliveries.len() - refused);
+        (slow, entry.behind.iter().filter_map(|c| connections.get(*c).cloned()).collect())
     }
 
     fn on_tick(self: &Rc<Self>) {
@@ -260,6 +299,7 @@ impl Shard {
             subscriptions += connection.subscriptions.borrow().len();
         }
         counters::set_load(self.id.0, subscriptions, waiting);
+        counters::set_behind(self.id.0, self.topics.borrow().behind());
         self.give_up_waiting(now);
     }
 }
@@ -272,25 +312,43 @@ fn frame_of_event(event: &Event, connection: &Connection) -> Bytes {
     wire::text_frame(&connection.protocol.borrow_mut().codec.encode(event))
 }
 
-fn queue(connection: &Rc<Connection>, frame: Bytes, dirty: &mut Vec<Rc<Connection>>) {
+fn live_of(delivery: &Delivery, connection: &Connection) -> Live<Bytes> {
+    let item = frame_of(delivery, connection).clone();
+    Live { before: delivery.before, at: delivery.message.at, size: item.len(), item, is_gap: false }
+}
+
+fn queue(
+    connection: &Rc<Connection>,
+    frame: Bytes,
+    topic: TopicKey,
+    before: Position,
+    dirty: &mut Vec<Rc<Connection>>,
+) {
     let pending = &mut connection.io.borrow_mut().pending;
     if pending.is_empty() {
         dirty.push(connection.clone());
     }
-    pending.push(frame);
+    pending.push(Pending { frame, topic, before });
+}
+
+/// Frames of a topic one after the other, and where a reader stands before the first.
+struct Chunk {
+    frames: Bytes,
+    before: Position,
 }
 
 /// Frames one after the other in chunks, so that a slow reader does not hold a whole flood in one piece.
-fn join(deliveries: &[&Delivery], connection: &Connection) -> Vec<Bytes> {
+fn join(deliveries: &[&Delivery], connection: &Connection) -> Vec<Chunk> {
     let mut chunks = Vec::new();
-    let mut chunk = BytesMut::new();
+    let (mut chunk, mut before) = (BytesMut::new(), deliveries[0].before);
     for delivery in deliveries {
         let frame = frame_of(delivery, connection);
         if !chunk.is_empty() && chunk.len() + frame.len() > JOINED {
-            chunks.push(std::mem::take(&mut chunk).freeze());
+            chunks.push(Chunk { frames: std::mem::take(&mut chunk).freeze(), before });
+            before = delivery.before;
         }
         chunk.extend_from_slice(frame);
     }
-    chunks.push(chunk.freeze());
+    chunks.push(Chunk { frames: chunk.freeze(), before });
     chunks
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::topics::TopicKey;
 use crate::domain::command::RequestId;
-use crate::domain::replay::Replay;
+use crate::domain::replay::{Lag, Replay};
 use crate::domain::store::ReadFrom;
 
 /// Few for most connections, at most `Limits::subscriptions`: a list.
@@ -14,6 +14,8 @@ pub struct Subscriptions {
     /// Whether a read of history is under way, for one of them or for a command; the others wait for their turn.
     pub reading: bool,
     next_stay: u64,
+    /// Where the search for the next read begins, so that all have their turn.
+    turn: usize,
 }
 
 #[derive(Debug)]
@@ -48,8 +50,12 @@ pub struct Behind {
     pub answered: bool,
     /// Holds live frames, ready to be sent.
     pub replay: Replay<Bytes>,
-    /// A read that is not yet issued.
-    pub wanted: Option<ReadFrom>,
+    /// A read is wanted, and not yet issued.
+    pub wanted: bool,
+    /// Bytes of a frame that there was no room for: so many must be free first.
+    pub needed: usize,
+    /// Why it is behind, if it was live before.
+    pub lag: Option<Lag>,
 }
 
 impl Stage {
@@ -83,8 +89,27 @@ impl Subscriptions {
         Some(self.list.swap_remove(at))
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Subscription> {
-        self.list.iter_mut()
+    /// Another stage, for which a read that is under way is too old.
+    pub fn renew(&mut self, topic: TopicKey, stage: Stage) {
+        self.next_stay += 1;
+        let stay = self.next_stay;
+        if let Some(subscription) = self.find(topic) {
+            (subscription.stay, subscription.stage) = (stay, stage);
+        }
+    }
+
+    /// The next one that wants a read for which there is room, in turn.
+    pub fn next_wanted(&mut self, has_room: impl Fn(usize) -> bool) -> Option<&mut Subscription> {
+        let (count, turn) = (self.list.len(), self.turn);
+        let wants = |s: &Subscription| matches!(&s.stage, Stage::Behind(b) if b.wanted && has_room(b.needed));
+        let at = (0..count).map(|i| (turn + i) % count).find(|i| wants(&self.list[*i]))?;
+        self.turn = at + 1;
+        self.list.get_mut(at)
+    }
+
+    /// Whether any wants a read.
+    pub fn want_reads(&self) -> bool {
+        self.list.iter().any(|s| matches!(&s.stage, Stage::Behind(behind) if behind.wanted))
     }
 
     pub fn topics(&self) -> Vec<TopicKey> {

@@ -64,6 +64,11 @@ impl Topics {
         Some(topic)
     }
 
+    /// How many subscriptions are not in a live stream.
+    pub fn behind(&self) -> usize {
+        self.entries.iter().map(|(_, e)| e.behind.len()).sum()
+    }
+
     /// The topics whose stream has not been located yet.
     pub fn unlocated(&self) -> Vec<TopicKey> {
         self.entries.iter().filter(|(_, e)| e.at.is_none()).map(|(key, _)| key).collect()

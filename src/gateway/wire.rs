@@ -19,8 +19,8 @@ pub fn text_frame(payload: &[u8]) -> Bytes {
 }
 
 /// Several text frames as one whose payload is the JSON array of theirs.
-pub fn array_frame(frames: &[Bytes]) -> Bytes {
-    let payloads: Vec<&[u8]> = frames.iter().map(|f| payload_of(f)).collect();
+pub fn array_frame<'a>(frames: impl Iterator<Item = &'a Bytes>) -> Bytes {
+    let payloads: Vec<&[u8]> = frames.map(|f| payload_of(f)).collect();
     let len = payloads.iter().map(|p| p.len() + 1).sum::<usize>() + 1;
     let mut frame = BytesMut::with_capacity(len + 10);
     put_header(&mut frame, len);
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_array_frame_holds_the_payloads() {
-        let frame = array_frame(&[text_frame(b"{\"a\":1}"), text_frame(b"2")]);
+        let frame = array_frame([text_frame(b"{\"a\":1}"), text_frame(b"2")].iter());
         assert_eq!(payload_of(&frame), b"[{\"a\":1},2]");
     }
 }

@@ -1,13 +1,19 @@
-//! The bounded queue of bytes to one connection. Draining it is the transport's affair.
+//! The bounded queue of bytes to one connection, and what its room is for. Draining it is the transport's affair.
 //!
 //! It takes memory only while the peer does not keep up. Frames are shared, so a thousand slow readers of one stream
 //! hold one copy; each is counted whole all the same.
+//!
+//! The rule for every transport: an answer is pushed up to the whole, and where even that is full the connection is cut.
+//! A frame of a stream is pushed up to `Shares::streams`, and where there is no room for it the subscription falls
+//! behind; when the outbox has drained to `Shares::low_water`, it is read on from the store, a page at a time.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
+
+use crate::domain::store::ReadLimit;
 
 /// Slices handed to one vectored write.
 pub const SLICES: usize = 32;
@@ -27,6 +33,38 @@ struct Backlog {
     moved: Instant,
 }
 
+/// What an outbox of so many bytes is for: a slow connection holds no more than them, and still hears its answers.
+/// The low water, a page with its frames, what is held meanwhile and a rest for answers make up the whole.
+#[derive(Debug, Clone, Copy)]
+pub struct Shares(pub usize);
+
+/// What a message takes on the wire beside its body, for a name of usual length.
+const FRAME_BYTES: usize = 256;
+
+impl Shares {
+    /// With no more than this waiting, history is read for the connection.
+    pub fn low_water(self) -> usize {
+        self.0 / 4
+    }
+
+    /// A page that fits on top of the low water.
+    pub fn page(self) -> ReadLimit {
+        let usual = ReadLimit::default();
+        let messages = (self.0 / 8 / FRAME_BYTES).max(1) as u32;
+        ReadLimit { messages: messages.min(usual.messages), bytes: self.0 / 8 * 3 }
+    }
+
+    /// Live frames that are held for it while a page is read.
+    pub fn held(self) -> usize {
+        self.0 / 8
+    }
+
+    /// How far frames of streams may fill it; `reading`: a page is on its way, whose room is kept free.
+    pub fn streams(self, reading: bool) -> usize {
+        if reading { self.low_water() } else { self.0 / 8 * 7 }
+    }
+}
+
 /// The outbox holds as much as it may.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
@@ -40,9 +78,14 @@ impl Outbox {
         self.backlog.as_ref().map_or(0, |b| b.bytes)
     }
 
+    /// Whether so many bytes more are within `most`. An empty outbox takes any frame.
+    pub fn fits(&self, bytes: usize, most: usize) -> bool {
+        self.is_empty() || self.bytes() + bytes <= most
+    }
+
     /// Queues a whole frame behind the others, if `most` bytes are not exceeded by it. An empty outbox takes any frame.
     pub fn push(&mut self, frame: Bytes, most: usize, now: Instant) -> Result<(), Full> {
-        if !self.is_empty() && self.bytes() + frame.len() > most {
+        if !self.fits(frame.len(), most) {
             return Err(Full);
         }
         self.append(frame, now);
@@ -155,6 +198,16 @@ mod tests {
             }
             prop_assert_eq!(got, expected);
             prop_assert_eq!(outbox.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn a_page_what_is_held_and_answers_fit_on_top_of_the_low_water() {
+        for most in [64 * 1024, 1024 * 1024, 1024 * 1024 * 1024] {
+            let shares = Shares(most);
+            let page = shares.page().bytes + shares.page().messages as usize * FRAME_BYTES;
+            assert!(shares.streams(true) + page + shares.held() <= shares.streams(false), "{most}");
+            assert!(shares.streams(false) < most && shares.page().messages > 0);
         }
     }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use fanfare::config::{self, Mode};
 use fanfare::server::Server;
 use futures::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
-use tokio_tungstenite::MaybeTlsStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, client_async};
 
 /// What no answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -86,6 +86,22 @@ impl Client {
             other => panic!("a frame was expected, not {other:?}"),
         }
     }
+}
+
+/// A client whose window is small, so that what it does not read waits in the hub.
+pub async fn narrow(http: SocketAddr, query: &str) -> Client {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a buffer");
+    let stream = MaybeTlsStream::Plain(socket.connect(http).await.expect("it listens"));
+    Client(client_async(format!("ws://{http}/ws{query}"), stream).await.expect("a handshake").0)
+}
+
+/// The value of a metric, over all its labels that hold `label`.
+pub async fn metric(server: &Server, name: &str, label: &str) -> u64 {
+    let url = format!("http://{}/metrics", server.admin.expect("it has an admin address"));
+    let text = reqwest::get(url).await.expect("an answer").text().await.expect("text");
+    let lines = text.lines().filter(|l| l.starts_with(name) && !l.starts_with('#') && l.contains(label));
+    lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
 }
 
 /// Publishes by HTTP and gives the position.
