@@ -1,17 +1,18 @@
 -- Appends messages to topics, feeds them, and answers what became of each. Goes after common.lua.
 --
--- KEYS: for each group its `wild` key; then for each of its topics log, meta, and the idempotency keys of its items.
--- ARGV[6]: the word for the feed in the names of channels; the number of groups. For each group: the beginning of its keys, the number of its topics. For each topic:
--- name, a fresh epoch, number of items, of ARGV and of idempotency keys that follow. For each item: flags, body, then
--- by flag 1: time to live; 2: (an idempotency key in KEYS); 4: source, and the mark of its entry; 8: the mark of the entry
--- of that source and topic that comes before it in the same batch, and went with an earlier call. A mark is the life
--- of the source and the entry id with digits filled up.
+-- KEYS: for each group its `wild` key; then for each of its topics log, meta, vals, and the idempotency keys of its items.
+-- ARGV[rest..]: the word for the feed in the names of channels; the number of groups. For each group: the beginning of its
+-- keys, the number of its topics. For each topic: name, which of the settings are its, a fresh epoch, number of items, of
+-- ARGV and of idempotency keys that follow. For each item: flags, body, then by flag 1: time to live; 2: (an idempotency
+-- key in KEYS); 4: source, and the mark of its entry; 8: the mark of the entry of that source and topic that comes before
+-- it in the same batch, and went with an earlier call; 16: the key of what it replaces. A mark is the life of the source
+-- and the entry id with digits filled up.
 -- Answer: the time; then for each topic its epoch, and for each item the offset, or a text: `R<at>` repeated,
 -- `C<at>` conflict, `S` skipped, `E<text>` failed. One that failed was not stored, and the others were. A fenced entry
 -- is not stored where one of its source and topic before it failed, be it in this call or in one before.
 
 local FEED = 1 -- the form of what is published, see feed.rs
-local feed = ARGV[6]
+local feed = ARGV[rest]
 local now_text = whole(now)
 local out = { now_text }
 
@@ -27,8 +28,34 @@ local function reaches(last, mark)
   return string.sub(last, 1, space) == string.sub(mark, 1, space) and mark <= last
 end
 
-local function append_topic(base, wild, name, fresh, items, a, k, key)
-  local t = open_topic(KEYS[k], KEYS[k + 1], fresh)
+-- Puts a message into the log, as the topic's mode wants it; answers an error of Redis.
+local function keep_message(t, offset, body, expires, key)
+  if t.mode == 'live' then
+    -- Written at once, so that a Redis without room refuses before anybody hears of it.
+    local written = redis.pcall('HSET', t.meta, 'off', offset, 'new', now_text)
+    if type(written) == 'table' and written.err then return written end
+    t.floor, t.cut = t.off + 1, now
+    return nil
+  end
+  local fields = { 't', now_text, 'b', body }
+  if expires or key then fields[5], fields[6] = 'x', expires or '0' end
+  if key then fields[7], fields[8] = 'k', key end
+  local added = redis.pcall('XADD', t.log, offset .. '-0', unpack(fields))
+  if type(added) == 'table' and added.err then return added end
+  t.len, t.bytes = t.len + 1, t.bytes + #body
+  if t.mode == 'latest' then
+    local prior = redis.pcall('HGET', t.vals, key or '')
+    local replaced, size = string.match(type(prior) == 'string' and prior or '', '^(%d+) (%d+)$')
+    if replaced and redis.pcall('XDEL', t.log, replaced .. '-0') == 1 then
+      t.len, t.bytes = t.len - 1, t.bytes - tonumber(size)
+    end
+    redis.pcall('HSET', t.vals, key or '', offset .. ' ' .. #body)
+  end
+  return nil
+end
+
+local function append_topic(base, wild, name, keep, fresh, items, a, k, key)
+  local t = open_topic(KEYS[k], KEYS[k + 1], KEYS[k + 2], keep, fresh)
   local epoch = string.match(t.lives, '([^,:]+):%d+$')
   local channel, marks = base .. feed .. ':' .. name, {}
   local held = {} -- sources of which an entry failed, and how
@@ -37,7 +64,7 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
   out[#out + 1] = epoch
   for _ = 1, items do
     local flags, body = tonumber(ARGV[a]), ARGV[a + 1]
-    local answer, digest, ttl, idem, source, mark, refused
+    local answer, digest, ttl, idem, source, mark, refused, replaces
     a = a + 2
     if flags % 2 == 1 then ttl, a = tonumber(ARGV[a]), a + 1 end
     if flags % 4 >= 2 then idem, key = KEYS[key], key + 1 end
@@ -45,7 +72,7 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
       source, refused, mark, a = 'f:' .. ARGV[a], 'c:' .. ARGV[a], ARGV[a + 1], a + 2
       local last = marks[source] or redis.pcall('HGET', t.meta, source)
       answer = held[source] or reaches(last, mark) and 'S' or nil
-      if flags >= 8 then
+      if flags % 16 >= 8 then
         local prior = ARGV[a]
         a = a + 1
         if not answer and not reaches(last, prior)
@@ -54,6 +81,7 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
         end
       end
     end
+    if flags >= 16 then replaces, a = ARGV[a], a + 1 end
     if idem and not answer then
       digest = redis.sha1hex(body)
       local known = redis.pcall('GET', idem)
@@ -65,17 +93,12 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
     end
     if not answer then
       local offset = whole(t.off + 1)
-      local added, expires
-      if ttl then
-        expires = whole(now + ttl)
-        added = redis.pcall('XADD', t.log, offset .. '-0', 't', now_text, 'b', body, 'x', expires)
+      local expires = ttl and whole(now + ttl)
+      local refusal = keep_message(t, offset, body, expires, replaces)
+      if refusal then
+        answer = text_of(refusal)
       else
-        added = redis.pcall('XADD', t.log, offset .. '-0', 't', now_text, 'b', body)
-      end
-      if type(added) == 'table' and added.err then
-        answer = text_of(added)
-      else
-        t.off, t.len, t.bytes, answer = t.off + 1, t.len + 1, t.bytes + #body, t.off + 1
+        t.off, t.new, answer = t.off + 1, now, t.off + 1
         if idem then redis.pcall('SET', idem, digest .. ' ' .. epoch .. '.' .. offset, 'PX', window) end
         local message = before .. offset .. between .. (expires or '0') .. ' ' .. name .. ' ' .. body
         redis.pcall('PUBLISH', channel, message)
@@ -94,35 +117,41 @@ local function append_topic(base, wild, name, fresh, items, a, k, key)
     end
     out[#out + 1] = answer
   end
-  if was_empty then t.old, t.due = now, 0 end
+  if was_empty and t.mode ~= 'live' then t.old, t.due = now, 0 end
   pcall(trim, t) -- foreign entries in the log must not stop the record from being written
   keep_alive(t)
   -- Numbers are written as they are read: Redis takes up to 17 digits of them.
-  if next(marks) or t.old ~= old or t.due ~= due then
-    local record = { t.meta, 'off', t.off, 'bytes', t.bytes, 'old', t.old, 'due', t.due }
-    for source, mark in pairs(marks) do
-      record[#record + 1], record[#record + 2] = source, mark
-    end
-    redis.call('HSET', unpack(record))
-  else
-    redis.call('HSET', t.meta, 'off', t.off, 'bytes', t.bytes)
+  local record = { t.meta, 'off', t.off, 'bytes', t.bytes, 'new', t.new }
+  local function put(name, value)
+    record[#record + 1], record[#record + 2] = name, value
   end
+  if t.old ~= old or t.due ~= due then
+    put('old', t.old)
+    put('due', t.due)
+  end
+  if t.floor ~= t.noted then
+    put('floor', t.floor)
+    put('cut', t.cut)
+  end
+  for source, mark in pairs(marks) do put(source, mark) end
+  redis.call('HSET', unpack(record))
 end
 
-local a, k = 8, 1
-for _ = 1, tonumber(ARGV[7]) do
+local a, k = rest + 2, 1
+for _ = 1, tonumber(ARGV[rest + 1]) do
   local base, topics = ARGV[a], tonumber(ARGV[a + 1])
   local wild = redis.call('EXISTS', KEYS[k]) == 1
   a, k = a + 2, k + 1
   for _ = 1, topics do
-    local items, args, keys = tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
+    local keep = settings[tonumber(ARGV[a + 1])]
+    local items, args, keys = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5])
     local answered = #out
-    local ok, err = pcall(append_topic, base, wild, ARGV[a], ARGV[a + 1], items, a + 5, k, k + 2)
+    local ok, err = pcall(append_topic, base, wild, ARGV[a], keep, ARGV[a + 2], items, a + 6, k, k + 3)
     if not ok then
       if #out == answered then out[#out + 1] = '0' end
       while #out < answered + 1 + items do out[#out + 1] = text_of(err) end
     end
-    a, k = a + 5 + args, k + 2 + keys
+    a, k = a + 6 + args, k + 3 + keys
   end
 end
 return out

@@ -138,7 +138,8 @@ impl Followed {
 async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, mut wanted: usize) -> Followed {
     let mut ping = interval(host.options.ping);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut keep = interval((host.options.retention.record / RENEWALS).max(Duration::from_millis(100)));
+    let shortest = host.scripts.rules.all().map(|settings| settings.record).min().unwrap_or_default();
+    let mut keep = interval((shortest / RENEWALS).max(Duration::from_millis(100)));
     keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut whole = false;
     let ended = |whole: bool, why: String| if whole { Followed::Restored(why) } else { Followed::Failed(why) };
@@ -186,12 +187,13 @@ async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, 
 
 /// Puts the end of the records of watched topics off, so that a quiet topic that somebody listens to stays the same one.
 async fn keep_records(watched: &Watched, host: &Host, link: &mut Link) -> redis::RedisResult<()> {
-    let time = millis(host.options.retention.age.saturating_add(host.options.retention.record));
     for topics in watched.wanted().chunks(PORTION) {
         let mut pipeline = redis::pipe();
         for topic in topics {
             let meta = keys::meta(&host.names.base(host.names.group_of(topic)), topic);
-            pipeline.cmd("PEXPIRE").arg(meta).arg(&time).arg("GT");
+            let settings = host.scripts.rules.of(topic);
+            let time = millis(settings.age.saturating_add(settings.record));
+            pipeline.cmd("PEXPIRE").arg(meta).arg(time).arg("GT");
         }
         // A refusal (while it loads, or as a replica) harms nothing: it is tried again.
         pipeline.ignore_errors();

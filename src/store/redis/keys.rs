@@ -66,6 +66,11 @@ pub(super) fn meta(base: &str, topic: &Topic) -> String {
     format!("{base}meta:{topic}")
 }
 
+/// Which message is the latest of each key.
+pub(super) fn vals(base: &str, topic: &Topic) -> String {
+    format!("{base}vals:{topic}")
+}
+
 /// A `/` cannot stand in a topic's name, so no topic and key share their name with another topic and key.
 pub(super) fn idempotency(base: &str, topic: &Topic, key: &str) -> String {
     format!("{base}idem:{topic}/{key}")
@@ -110,6 +115,7 @@ mod tests {
         assert_eq!(base, "fanfare:{t41}:");
         assert_eq!(log(&base, &news), "fanfare:{t41}:log:news");
         assert_eq!(meta(&base, &news), "fanfare:{t41}:meta:news");
+        assert_eq!(vals(&base, &news), "fanfare:{t41}:vals:news");
         assert_eq!(keys.channel(&news), "fanfare:{t41}:feed:news");
         assert_eq!(keys.wild_channel(41), "fanfare:{t41}:wild-feed");
         assert_eq!(Keys::new("fanfare".into(), 256, 3).channel(&news), "fanfare:{t41}:feed@3:news");

@@ -193,6 +193,7 @@ impl Store for RedisStore {
     fn read(&self, topic: &Topic, from: ReadFrom, limit: ReadLimit) -> BoxFuture<'static, Result<Page, StoreError>> {
         let entrance = self.entrance.clone();
         let topic = topic.clone();
+        let mode = self.mode(&topic);
         let mut ask = Ask::new(&topic, from, limit);
         let mut answered = entrance.ask(ask.clone());
         async move {
@@ -202,7 +203,7 @@ impl Store for RedisStore {
                 let stretch = answered
                     .await
                     .unwrap_or_else(|_| Err(StoreError::Unavailable("the store was shut down meanwhile".into())))?;
-                let (page, is_page) = match stretch.judge(&topic, from) {
+                let (page, is_page) = match stretch.judge(&topic, mode, from) {
                     Judged::Again(offset) => {
                         ask.guess = Guess::After(offset);
                         answered = entrance.ask(ask.clone());

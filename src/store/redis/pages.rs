@@ -11,7 +11,7 @@ use super::keys::{self, Keys};
 use super::scripts::{Dice, Scripts, number, odd, refusal, text_of};
 use crate::domain::message::{Body, Message};
 use crate::domain::name::Topic;
-use crate::domain::position::{Epoch, Position};
+use crate::domain::position::{Epoch, MAX_OFFSET, Position};
 use crate::domain::store::{Kept, Lives, Page, Plan, ReadFrom, ReadLimit, StoreError};
 use crate::domain::topic::Mode;
 
@@ -27,6 +27,7 @@ pub(super) struct Ask {
 pub(super) enum Guess {
     After(u64),
     Last(u32),
+    Since(u64),
 }
 
 /// What the script answers: a stretch of the log, and the state of the topic at that moment.
@@ -35,10 +36,21 @@ pub(super) struct Stretch {
     lives: Lives,
     head: u64,
     oldest: u64,
+    first: u64,
+    cut: bool,
     /// All of (`from`, `to`] that is kept and has not expired is in `messages`.
     from: u64,
     to: u64,
-    messages: Vec<(u64, u64, Bytes)>,
+    messages: Vec<Read>,
+}
+
+/// A message as the script gives it.
+#[derive(Debug)]
+struct Read {
+    offset: u64,
+    time: u64,
+    body: Bytes,
+    expires: Option<u64>,
 }
 
 /// What is to be done with a stretch.
@@ -55,19 +67,20 @@ impl Ask {
         let guess = match from {
             ReadFrom::After(position) => Guess::After(position.offset),
             ReadFrom::Last(count) => Guess::Last(count),
-            ReadFrom::Since(_) => Guess::Last(u32::MAX),
+            ReadFrom::Since(time) => Guess::Since(time),
         };
         Ask { topic: topic.clone(), guess, limit }
     }
 
     pub fn encode(&self, names: &Keys, scripts: &Scripts, dice: &mut Dice) -> Cmd {
         let base = names.base(names.group_of(&self.topic));
-        let keys = [keys::log(&base, &self.topic), keys::meta(&base, &self.topic)];
-        let mut cmd = scripts.read.call(&keys, scripts);
+        let keys = [keys::log(&base, &self.topic), keys::meta(&base, &self.topic), keys::vals(&base, &self.topic)];
+        let mut cmd = scripts.read.call(&keys, scripts, &[*scripts.rules.of(&self.topic)]);
         cmd.arg(dice.epoch().to_string());
         match self.guess {
             Guess::After(offset) => cmd.arg("after").arg(offset),
             Guess::Last(count) => cmd.arg("last").arg(count),
+            Guess::Since(time) => cmd.arg("since").arg(time.min(MAX_OFFSET)),
         };
         cmd.arg(self.limit.messages.max(1)).arg(self.limit.bytes);
         cmd
@@ -84,7 +97,7 @@ impl Stretch {
     }
 
     fn decode_parts(parts: Vec<Value>) -> Option<Stretch> {
-        let [lives, head, oldest, from, to, messages] = <[Value; 6]>::try_from(parts).ok()?;
+        let [lives, head, oldest, first, cut, from, to, messages] = <[Value; 8]>::try_from(parts).ok()?;
         let known: Option<Vec<(Epoch, u64)>> = text_of(&lives)?
             .split(',')
             .map(|life| {
@@ -97,15 +110,22 @@ impl Stretch {
             .into_iter()
             .map(|message| {
                 let Value::Array(fields) = message else { return None };
-                let [offset, time, body] = <[Value; 3]>::try_from(fields).ok()?;
+                let [offset, time, body, expires] = <[Value; 4]>::try_from(fields).ok()?;
                 let Value::BulkString(body) = body else { return None };
-                Some((number(&offset)?, number(&time)?, Bytes::from(body)))
+                Some(Read {
+                    offset: number(&offset)?,
+                    time: number(&time)?,
+                    body: Bytes::from(body),
+                    expires: Some(number(&expires)?).filter(|expires| *expires != 0),
+                })
             })
             .collect();
         Some(Stretch {
             lives: Lives::new(known.filter(|lives| !lives.is_empty())?),
             head: number(&head)?,
             oldest: number(&oldest)?,
+            first: number(&first)?,
+            cut: number(&cut)? == 1,
             from: number(&from)?,
             to: number(&to)?,
             messages: messages?,
@@ -113,11 +133,11 @@ impl Stretch {
     }
 
     /// Judges what was read for `from`.
-    pub fn judge(self, topic: &Topic, from: ReadFrom) -> Judged {
-        let kept = Kept { mode: Mode::Log, oldest: self.oldest, head: self.head, first: self.oldest, cut: false };
+    pub fn judge(self, topic: &Topic, mode: Mode, from: ReadFrom) -> Judged {
+        let kept = Kept { mode, oldest: self.oldest, head: self.head, first: self.first, cut: self.cut };
         let Plan { start, to, missing } = self.lives.plan(from, &kept);
         // The stretch must not begin after the page, nor spend its room on what lies before it.
-        let wasted = self.messages.iter().any(|(offset, ..)| *offset <= start.offset);
+        let wasted = self.messages.iter().any(|read| read.offset <= start.offset);
         if self.from > start.offset && start.offset < to || wasted && self.to < to {
             return Judged::Again(start.offset);
         }
@@ -125,18 +145,18 @@ impl Stretch {
         let messages: Vec<Message> = self
             .messages
             .into_iter()
-            .filter(|(offset, ..)| (start.offset + 1..=end).contains(offset))
-            .map(|(offset, time, body)| Message {
+            .filter(|read| (start.offset + 1..=end).contains(&read.offset))
+            .map(|Read { offset, time, body, expires }| Message {
                 topic: topic.clone(),
                 at: Position::new(start.epoch, offset),
                 time,
-                expires: None,
+                expires,
                 body: Body::from_canonical(body),
             })
             .collect();
         let only_expired = messages.is_empty() && end < to;
         let head = Position::new(self.lives.newest(), self.head);
-        let page = Page { mode: kept.mode, start, messages, end: Position::new(start.epoch, end), head, missing };
+        let page = Page { mode, start, messages, end: Position::new(start.epoch, end), head, missing };
         if only_expired { Judged::Further(page) } else { Judged::Page(page) }
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use redis::{Cmd, Script, Value};
 
-use crate::domain::position::{Epoch, Position};
+use crate::domain::position::{Epoch, MAX_OFFSET, Position};
 use crate::domain::store::{Retention, StoreError};
-use crate::domain::topic::{Rule, Rules};
+use crate::domain::topic::{Rule, Rules, TopicSettings};
 
 /// No bound of time is longer than this, so that Redis can add it to its clock.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -23,7 +23,7 @@ pub(super) struct Scripts {
     pub append: Lua,
     pub read: Lua,
     pub rules: Rules,
-    bounds: [String; 5],
+    window: String,
 }
 
 impl Scripts {
@@ -32,19 +32,11 @@ impl Scripts {
             let text = format!("{}{own}", include_str!("common.lua"));
             Lua { digest: Script::new(&text).get_hash().to_string(), text }
         };
-        // Redis counts in doubles.
-        let number = |n: u64| n.min(crate::domain::position::MAX_OFFSET).to_string();
         Scripts {
             append: lua(include_str!("append.lua")),
             read: lua(include_str!("read.lua")),
             rules: Rules::new(retention.into(), rules),
-            bounds: [
-                number(retention.messages.max(1)),
-                number(retention.bytes),
-                millis(retention.age),
-                millis(retention.idempotency_window),
-                millis(retention.record),
-            ],
+            window: millis(retention.idempotency_window),
         }
     }
 }
@@ -57,10 +49,17 @@ impl Lua {
         cmd
     }
 
-    /// Begins a call: keys, and then the settings, which are the first arguments of every script.
-    pub fn call(&self, keys: &[String], scripts: &Scripts) -> Cmd {
+    /// Begins a call: keys, and then the settings of the topics that it is about, which are the first arguments of every
+    /// script.
+    pub fn call(&self, keys: &[String], scripts: &Scripts, settings: &[TopicSettings]) -> Cmd {
+        // Redis counts in doubles.
+        let number = |n: u64| n.min(MAX_OFFSET);
         let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(&self.digest).arg(keys.len()).arg(keys).arg(&scripts.bounds);
+        cmd.arg(&self.digest).arg(keys.len()).arg(keys).arg(&scripts.window).arg(settings.len());
+        for TopicSettings { mode, messages, bytes, age, record } in settings {
+            cmd.arg(mode.as_str()).arg(number((*messages).max(1))).arg(number(*bytes));
+            cmd.arg(millis(*age)).arg(millis(*record));
+        }
         cmd
     }
 }

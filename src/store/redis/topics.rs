@@ -14,6 +14,7 @@ use super::scripts::{self, Dice, Scripts, millis, number, odd, position, refusal
 use crate::domain::name::Topic;
 use crate::domain::position::{Epoch, Position};
 use crate::domain::store::{Append, Appended, Fence, StoreError};
+use crate::domain::topic::TopicSettings;
 
 /// How much one call takes at most (a single larger message goes alone), so that it holds Redis up for about a millisecond.
 const CALL_MESSAGES: usize = 128;
@@ -89,17 +90,28 @@ impl Call {
         for ((_, topics), base) in self.groups.iter().zip(&bases) {
             keys.push(keys::wild(base));
             for part in topics {
-                keys.extend([keys::log(base, &part.topic), keys::meta(base, &part.topic)]);
+                keys.extend([keys::log, keys::meta, keys::vals].map(|key| key(base, &part.topic)));
                 keys.extend(part.idempotency_keys().map(|key| keys::idempotency(base, &part.topic, key)));
             }
         }
-        let mut cmd = scripts.append.call(&keys, scripts);
+        // Few of the rules' settings are those of a call's topics.
+        let mut settings: Vec<TopicSettings> = Vec::new();
+        let mut number = |topic: &Topic| {
+            let own = scripts.rules.of(topic);
+            settings.iter().position(|known| known == own).unwrap_or_else(|| {
+                settings.push(*own);
+                settings.len() - 1
+            })
+        };
+        let numbers = self.groups.iter().flat_map(|(_, topics)| topics).map(|part| number(&part.topic));
+        let mut numbers = numbers.collect::<Vec<usize>>().into_iter();
+        let mut cmd = scripts.append.call(&keys, scripts, &settings);
         cmd.arg(names.feed()).arg(self.groups.len());
         let mut asked = Vec::new();
         for ((_, topics), base) in self.groups.iter().zip(&bases) {
             cmd.arg(base).arg(topics.len());
             for part in topics {
-                part.encode(&mut cmd, dice.epoch());
+                part.encode(&mut cmd, numbers.next().expect("one for each topic"), dice.epoch());
                 asked.push(part.items.iter().map(|item| item.place).collect());
             }
         }
@@ -112,9 +124,10 @@ impl TopicPart {
         self.items.iter().filter_map(|item| item.append.publication.idempotency_key.as_deref())
     }
 
-    fn encode(&self, cmd: &mut Cmd, fresh: Epoch) {
+    fn encode(&self, cmd: &mut Cmd, settings: usize, fresh: Epoch) {
         let args: usize = self.items.iter().map(Item::arguments).sum();
-        cmd.arg(self.topic.as_str()).arg(fresh.to_string());
+        // Lua counts from one.
+        cmd.arg(self.topic.as_str()).arg(settings + 1).arg(fresh.to_string());
         cmd.arg(self.items.len()).arg(args).arg(self.idempotency_keys().count());
         self.items.iter().for_each(|item| item.encode(cmd));
     }
@@ -126,6 +139,7 @@ impl Item {
         2 + usize::from(publication.ttl.is_some())
             + 2 * usize::from(fence.is_some())
             + usize::from(self.after.is_some())
+            + usize::from(publication.key.is_some())
     }
 
     fn encode(&self, cmd: &mut Cmd) {
@@ -133,7 +147,8 @@ impl Item {
         let flags = u8::from(publication.ttl.is_some())
             + 2 * u8::from(publication.idempotency_key.is_some())
             + 4 * u8::from(fence.is_some())
-            + 8 * u8::from(self.after.is_some());
+            + 8 * u8::from(self.after.is_some())
+            + 16 * u8::from(publication.key.is_some());
         cmd.arg(flags).arg(&publication.body.as_bytes()[..]);
         if let Some(ttl) = publication.ttl {
             cmd.arg(millis(ttl));
@@ -143,6 +158,9 @@ impl Item {
         }
         if let Some(after) = &self.after {
             cmd.arg(after);
+        }
+        if let Some(key) = &publication.key {
+            cmd.arg(&**key);
         }
     }
 }
