@@ -5,6 +5,8 @@
 mod bounds;
 #[path = "redis_store/fences.rs"]
 mod fences;
+#[path = "redis_store/modes.rs"]
+mod modes;
 #[path = "redis_store/outages.rs"]
 mod outages;
 #[path = "redis_store/scripts.rs"]

@@ -9,6 +9,8 @@ mod appends;
 mod feeds;
 #[path = "store_conformance/model.rs"]
 mod model;
+#[path = "store_conformance/modes.rs"]
+mod modes;
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "store_conformance/reads.rs"]
@@ -84,6 +86,16 @@ macro_rules! cases {
                 the_epochs_of_topics_differ
                 retention_by_number_tells_exactly_what_is_missing
                 retention_by_bytes_keeps_the_newest;
+            modes:
+                the_first_rule_that_a_topic_meets_sets_its_bounds
+                a_live_topic_counts_and_keeps_nothing
+                keys_and_fences_work_on_a_live_topic
+                a_live_topic_is_fed
+                the_latest_message_of_each_key_is_kept
+                of_too_many_keys_the_oldest_go_and_are_told
+                bytes_are_counted_for_what_is_latest
+                what_was_stored_since_a_time_is_given
+                what_bounds_took_since_a_time_is_told;
             feeds:
                 only_watched_topics_are_fed
                 messages_are_fed_in_order_once_watching_is_said
@@ -109,6 +121,9 @@ macro_rules! timed_cases {
                 an_idempotency_key_is_forgotten_after_its_window
                 a_topic_outlives_its_messages_and_begins_anew_after_that
                 a_watched_topic_keeps_its_record;
+            modes:
+                the_latest_message_may_expire_and_leaves_its_place_empty
+                what_is_latest_grows_too_old_and_is_told;
             model:
                 random_operations_in_time_agree_with_the_model
                 random_operations_with_times_to_live_agree_with_the_model;
@@ -125,7 +140,13 @@ mod memory {
 
     async fn fresh(retention: Retention) -> Subject {
         let clock = support::MovedClock::default();
-        let options = Options { retention, clock: clock.reader(), total_bytes: ROOM as u64, ..Options::default() };
+        let options = Options {
+            retention,
+            rules: support::rules(),
+            clock: clock.reader(),
+            total_bytes: ROOM as u64,
+            ..Options::default()
+        };
         let opened = open("memory", options).await.expect("a store in memory opens");
         let refused = support::item(&support::topic("news"), vec![b'x'; ROOM + 1]);
         Subject { store: opened.store, clock: Some(clock), refused, guard: Box::new(()) }
@@ -142,7 +163,7 @@ mod redis {
 
     async fn fresh(retention: Retention) -> Subject {
         let server = RedisServer::start();
-        let options = Options { retention, ..Options::default() };
+        let options = Options { retention, rules: support::rules(), ..Options::default() };
         let opened = open(&server.url(), options).await.expect("a store on Redis opens");
         // Somebody else's list lies where this idempotency key belongs.
         let refused = support::item_with_key(&support::topic("news"), "refused", "taken");
@@ -177,7 +198,7 @@ mod sentinel {
     async fn fresh(retention: Retention) -> Subject {
         let set = tokio::task::block_in_place(shared);
         let prefix = format!("case{}", CASES.fetch_add(1, Ordering::SeqCst));
-        let options = Options { retention, prefix: prefix.clone(), ..Options::default() };
+        let options = Options { retention, rules: support::rules(), prefix: prefix.clone(), ..Options::default() };
         let opened = open(&set.url(), options).await.expect("a store on Redis opens");
         // Somebody else's list lies where this idempotency key belongs.
         let refused = support::item_with_key(&support::topic("news"), "refused", "taken");

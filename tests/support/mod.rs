@@ -10,6 +10,7 @@ use fanfare::domain::message::{Body, Message, Publication};
 use fanfare::domain::name::Topic;
 use fanfare::domain::position::{Epoch, Position};
 use fanfare::domain::store::{Append, Appended, EntryId, Fence, Page, StoreError};
+use fanfare::domain::topic::{Mode, Rule};
 use fanfare::store::Clock;
 
 pub fn topic(name: &str) -> Topic {
@@ -63,6 +64,17 @@ pub fn offsets(messages: &[Message]) -> Vec<u64> {
 
 pub fn bodies(page: &Page) -> Vec<String> {
     page.messages.iter().map(|m| String::from_utf8_lossy(m.body.as_bytes()).into_owned()).collect()
+}
+
+/// The rules that every store of the conformance suite is opened with. What they do not name is in mode `log`.
+pub fn rules() -> Vec<Rule> {
+    let rule = |pattern: &str| Rule::new(pattern.parse().expect("tests write good patterns"));
+    vec![
+        Rule { messages: Some(3), ..rule("few.**") },
+        Rule { mode: Some(Mode::Live), ..rule("live.**") },
+        Rule { mode: Some(Mode::Latest), messages: Some(3), ..rule("latest.few.*") },
+        Rule { mode: Some(Mode::Latest), ..rule("latest.**") },
+    ]
 }
 
 /// An epoch that no store has drawn.
