@@ -10,10 +10,12 @@ use super::message::Message;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Json,
+    /// JSON in the lines of an event stream (SSE).
+    EventStream,
 }
 
 impl Format {
-    pub const COUNT: usize = 1;
+    pub const COUNT: usize = 2;
 
     pub fn index(self) -> usize {
         self as usize

@@ -4,6 +4,7 @@
 //! an argument, and what must happen goes out as a value. Everything else in the crate points here.
 
 pub mod access;
+pub mod bookmark;
 pub mod codec;
 pub mod command;
 pub mod dead;

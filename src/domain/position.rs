@@ -31,9 +31,21 @@ impl Epoch {
     pub fn from_random(bits: u64) -> Epoch {
         Epoch(bits % EPOCHS)
     }
+
+    /// The epoch as a number, for forms that are more compact than its digits: below 2^42.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    pub fn from_number(number: u64) -> Option<Epoch> {
+        (number < EPOCHS).then_some(Epoch(number))
+    }
 }
 
 impl Position {
+    /// A position that no life of a topic reaches: to resume from it fails, and says so.
+    pub const NOWHERE: Position = Position { epoch: Epoch(0), offset: MAX_OFFSET };
+
     pub fn new(epoch: Epoch, offset: u64) -> Position {
         Position { epoch, offset }
     }

@@ -3,18 +3,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tungstenite::protocol::{CloseFrame, WebSocketContext};
-use tungstenite::{Error as WsError, Message as WsMessage, error::CapacityError};
+use tungstenite::protocol::WebSocketContext;
 
+use super::counters;
+use super::event_stream::{HEARTBEAT, Trail};
 use super::outgoing::Pending;
 use super::subscriptions::Subscriptions;
-use super::wire::{self, Pipe};
+use super::websocket::close_frame;
+use super::wire;
 use crate::domain::codec::{Codec, Format};
 use crate::domain::command::RequestId;
 use crate::domain::error::CloseCode;
@@ -26,8 +26,6 @@ use crate::hub::outbox::{Outbox, Shares};
 
 /// How long a closing handshake may take before the socket is dropped.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
-/// What stands for all codes that peers close with.
-const PEER_CLOSED: u16 = 1000;
 
 pub struct Connection {
     pub key: usize,
@@ -36,6 +34,7 @@ pub struct Connection {
     pub batch: bool,
     pub format: Format,
     pub stream: TcpStream,
+    pub transport: Transport,
     pub io: RefCell<Io>,
     pub protocol: RefCell<Protocol>,
     pub subscriptions: RefCell<Subscriptions>,
@@ -51,6 +50,12 @@ pub struct Connection {
     pub closed: Cell<Option<u16>>,
     /// Wakes the connection's task: something waits to be written, or it shall end.
     pub wake: Notify,
+}
+
+/// In which shape bytes go out and come in.
+pub enum Transport {
+    WebSocket(Box<RefCell<WebSocketContext>>),
+    EventStream(Box<RefCell<Trail>>),
 }
 
 /// A read of history that was asked for.
@@ -91,21 +96,28 @@ pub enum State {
 }
 
 pub struct Protocol {
-    pub websocket: Box<WebSocketContext>,
     pub codec: Box<dyn Codec>,
     pub session: Session,
-}
-
-/// What reading brought.
-pub enum Incoming {
-    Frame(Bytes),
-    /// Nothing more for now.
-    Dry,
 }
 
 impl Connection {
     pub fn is_open(&self) -> bool {
         self.io.borrow().state == State::Open
+    }
+
+    /// The word for the transport, as metrics have it.
+    pub fn door(&self) -> &'static str {
+        match self.transport {
+            Transport::WebSocket(_) => counters::WEBSOCKET,
+            Transport::EventStream(_) => counters::SSE,
+        }
+    }
+
+    pub fn trail(&self) -> Option<&RefCell<Trail>> {
+        match &self.transport {
+            Transport::WebSocket(_) => None,
+            Transport::EventStream(trail) => Some(trail),
+        }
     }
 
     /// The node goes down: closes as soon as everything that was asked has been answered, and reads no more.
@@ -143,83 +155,19 @@ impl Connection {
         self.wake.notify_one();
     }
 
-    /// Begins the closing handshake: only a frame that has begun is finished before the close frame.
+    /// Begins to close, in the way of the transport.
     pub fn start_close(&self, code: CloseCode, now: Instant) {
-        self.close_websocket(close_frame(code), false, now);
-    }
-
-    fn close_websocket(&self, frame: CloseFrame, deaf: bool, now: Instant) {
-        self.closed.set(Some(frame.code.into()));
-        let mut output = Vec::new();
-        let mut pipe = Pipe { input: &[], output: &mut output };
-        // A context that is closing already has nothing to add.
-        let _ = self.protocol.borrow_mut().websocket.close(&mut pipe, Some(frame));
-        let io = &mut *self.io.borrow_mut();
-        io.outbox.cut();
-        io.pending = Vec::new();
-        if !output.is_empty() {
-            let _ = io.outbox.push(output.into(), usize::MAX, now);
-        }
-        io.state = State::Closing { until: now + CLOSE_WAIT, deaf };
-        self.write(io, now);
-    }
-
-    /// Takes the next whole frame out of `input`, which loses what was read. Answers pings and closes on the way.
-    pub fn next_frame(&self, input: &mut &[u8], now: Instant) -> Incoming {
-        loop {
-            let mut output = Vec::new();
-            let mut pipe = Pipe { input, output: &mut output };
-            let read = self.protocol.borrow_mut().websocket.read(&mut pipe);
-            *input = pipe.input;
-            if !output.is_empty() {
-                let io = &mut *self.io.borrow_mut();
-                // Pongs and close frames are a few bytes; the peer that never reads is cut by the age of its outbox.
-                let _ = io.outbox.push(output.into(), usize::MAX, now);
-                self.write(io, now);
-            }
-            match read {
-                Ok(WsMessage::Text(text)) => return Incoming::Frame(text.into()),
-                Ok(WsMessage::Binary(bytes)) => return Incoming::Frame(bytes),
-                Ok(WsMessage::Close(_)) => {
-                    let io = &mut *self.io.borrow_mut();
-                    if io.state == State::Open {
-                        self.closed.set(Some(PEER_CLOSED));
-                        io.state = State::Closing { until: now + CLOSE_WAIT, deaf: false };
-                    }
-                }
-                Ok(_) => {}
-                Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Incoming::Dry,
-                Err(error) => {
-                    self.on_protocol_error(error, now);
-                    return Incoming::Dry;
-                }
-            }
+        match &self.transport {
+            Transport::WebSocket(context) => self.close_websocket(context, close_frame(code), false, now),
+            Transport::EventStream(trail) => self.end_stream(&trail.borrow(), code, now),
         }
     }
 
-    fn on_protocol_error(&self, error: WsError, now: Instant) {
-        use tungstenite::protocol::frame::coding::CloseCode as Standard;
-        let standard = |code, reason: String| (CloseFrame { code, reason: reason.into() }, false);
-        let (frame, deaf) = match error {
-            _ if !self.is_open() => return self.end(now),
-            // tungstenite would keep the rest of the frame, however long it is.
-            WsError::Capacity(CapacityError::MessageTooLong { .. }) => (close_frame(CloseCode::TooLarge), true),
-            WsError::Utf8(_) => standard(Standard::Invalid, "text frames are UTF-8".into()),
-            WsError::Protocol(error) => {
-                let mut reason = error.to_string();
-                reason.truncate(reason.floor_char_boundary(120));
-                standard(Standard::Protocol, reason)
-            }
-            _ => return self.end(now),
-        };
-        self.close_websocket(frame, deaf, now);
-    }
-
-    /// The handshake is over, the peer is gone, or it breaks the protocol while it is being closed.
-    fn end(&self, now: Instant) {
-        let io = &mut *self.io.borrow_mut();
-        self.write(io, now);
-        self.fail(io);
+    /// Whether nothing more is to be said or heard: an event stream is over with its last byte.
+    pub fn is_over(&self) -> bool {
+        let io = self.io.borrow();
+        let said_all = matches!(self.transport, Transport::EventStream(_)) && io.outbox.is_empty();
+        io.state == State::Ended || matches!(io.state, State::Closing { .. }) && said_all
     }
 
     /// Commands are not read while so much waits that their answers might not fit.
@@ -230,7 +178,9 @@ impl Connection {
             State::Closing { .. } => true,
             State::Cut(_) | State::Ended => false,
         };
-        is_listening && io.outbox.bytes() <= limits.outbox / 2
+        // An event stream brings nothing but its end.
+        let is_mute = matches!(self.transport, Transport::EventStream(_));
+        is_listening && (is_mute || io.outbox.bytes() <= limits.outbox / 2)
     }
 
     /// Whether a read of history may add a page to what waits, or one frame of so many bytes if that is more.
@@ -259,8 +209,15 @@ impl Connection {
                     self.cut(io, CloseCode::Idle);
                 } else if now >= io.next_ping {
                     io.next_ping = now + limits.ping;
-                    io.pong_due.get_or_insert(now + limits.pong);
-                    let _ = io.outbox.push(wire::PING, usize::MAX, now);
+                    let beat = match self.transport {
+                        Transport::WebSocket(_) => {
+                            io.pong_due.get_or_insert(now + limits.pong);
+                            wire::PING
+                        }
+                        // Nothing comes back; that it is taken is seen by the outbox and by the kernel.
+                        Transport::EventStream(_) => HEARTBEAT,
+                    };
+                    let _ = io.outbox.push(beat, usize::MAX, now);
                     self.write(io, now);
                 }
             }
@@ -268,10 +225,6 @@ impl Connection {
             _ => {}
         }
     }
-}
-
-fn close_frame(code: CloseCode) -> CloseFrame {
-    CloseFrame { code: code.code().into(), reason: code.word().into() }
 }
 
 /// Names connections for people: unique on this node while it runs.

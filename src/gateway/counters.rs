@@ -7,10 +7,11 @@ use crate::domain::replay::Lag;
 use crate::domain::store::GapCause;
 use crate::telemetry;
 
-const DOOR: &str = "websocket";
+pub const WEBSOCKET: &str = "websocket";
+pub const SSE: &str = "sse";
 
-pub fn count_accepted() {
-    counter!(telemetry::ACCEPTED, "transport" => DOOR).increment(1);
+pub fn count_accepted(transport: &'static str) {
+    counter!(telemetry::ACCEPTED, "transport" => transport).increment(1);
 }
 
 pub fn count_command(verb: &'static str) {
@@ -22,11 +23,11 @@ pub fn count_delivered(count: usize) {
 }
 
 pub fn count_published() {
-    counter!(telemetry::PUBLISHED, "door" => DOOR).increment(1);
+    counter!(telemetry::PUBLISHED, "door" => WEBSOCKET).increment(1);
 }
 
-pub fn count_refused(reason: Reason) {
-    counter!(telemetry::REFUSED, "door" => DOOR, "reason" => reason.as_str()).increment(1);
+pub fn count_refused(door: &'static str, reason: Reason) {
+    counter!(telemetry::REFUSED, "door" => door, "reason" => reason.as_str()).increment(1);
 }
 
 pub fn count_gap(why: GapCause) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::counters;
+use super::outgoing::Told;
 use super::shard::Shard;
 use super::subscriptions::{Asked, Behind, Stage};
 use super::topics::TopicKey;
@@ -34,6 +35,9 @@ impl Shard {
         self.topics.borrow_mut().entry_mut(key).behind.push(connection.key);
         let stage = Stage::Waiting { asked: Box::new(asked), since: now };
         connection.subscriptions.borrow_mut().insert(key, stage);
+        if let Some(trail) = connection.trail() {
+            trail.borrow_mut().bind(topic, key);
+        }
         if let Some(at) = at {
             self.begin(connection, key, at, now);
         }
@@ -100,7 +104,8 @@ impl Shard {
     ) {
         let topic = self.topics.borrow().entry(key).topic.clone();
         let Asked { id, ignored, .. } = asked;
-        connection.say(&Event::Subscribed { id, topic, answer, ignored }, &self.limits, now);
+        let told = Some(Told { topic: key, at: answer.at });
+        connection.say_told(&Event::Subscribed { id, topic, answer, ignored }, told, &self.limits, now);
     }
 
     /// Into the live list.
@@ -191,7 +196,9 @@ impl Shard {
                     let trouble = self.hub.status().trouble.unwrap_or_else(|| "it does not answer".into());
                     let text = format!("the store cannot bring this topic now ({trouble}); subscribe again");
                     let problem = Problem::new(Reason::Unavailable, text).retry_after(Duration::from_secs(1));
-                    connection.say(&Event::error(id, "sub", &topic, problem), &self.limits, now);
+                    let event = Event::error(id, "sub", &topic, problem);
+                    connection.say(&event, &self.limits, now);
+                    connection.on_said(&event);
                     self.remove(&connection, key);
                 }
             }

@@ -1,16 +1,19 @@
-//! The gateway: browsers' sockets. HTTP requests that ask for a WebSocket are judged on the front runtime (`upgrade`)
-//! and their sockets handed to a shard, which owns them from then on.
+//! The gateway: browsers' sockets. HTTP requests that ask for a WebSocket (`upgrade`) or an event stream (`sse`) are
+//! judged on the front runtime and their sockets handed to a shard, which owns them from then on.
 
 mod connection;
 mod counters;
+mod event_stream;
 mod membership;
 mod outgoing;
 mod resuming;
 mod serve;
 mod shard;
+mod sse;
 mod subscriptions;
 mod topics;
 mod upgrade;
+mod websocket;
 mod wire;
 
 use std::io;
@@ -18,11 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
+use axum::Router;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use self::event_stream::Trail;
 use self::shard::Shard;
-pub use self::upgrade::{beside, routes};
+pub use self::upgrade::beside;
 use crate::domain::access::Access;
 use crate::domain::command::{Refusal, Request};
 use crate::domain::error::CloseCode;
@@ -50,6 +55,11 @@ impl Channels {
     }
 }
 
+/// The routes that lead to a socket of ours.
+pub fn routes(gateway: Gateway) -> Router {
+    upgrade::routes(gateway.clone()).merge(sse::routes(gateway))
+}
+
 /// A handle to all shards.
 #[derive(Clone)]
 pub struct Gateway {
@@ -75,18 +85,30 @@ enum ToGateway {
     Drain,
 }
 
-/// A socket that has been upgraded, on its way to a shard.
+/// A socket that has been taken out of the HTTP server, on its way to a shard.
 struct Arrival {
     stream: std::net::TcpStream,
-    /// What the client sent behind its request.
-    read_ahead: Bytes,
-    subprotocol: Option<&'static str>,
-    /// What the URL asks for (`?sub=…`).
+    door: Door,
+    /// What the URL asks for (`?sub=…`, `?topic=…`).
     requests: Vec<Result<Request, Refusal>>,
-    batch: bool,
-    /// Upgraded only to be told why not.
-    refuse: Option<CloseCode>,
     slot: Slot,
+}
+
+/// What a socket was taken over for.
+enum Door {
+    WebSocket {
+        /// What the client sent behind its request.
+        read_ahead: Bytes,
+        subprotocol: Option<&'static str>,
+        batch: bool,
+        /// Upgraded only to be told why not.
+        refuse: Option<CloseCode>,
+    },
+    EventStream {
+        /// The head of the HTTP response.
+        head: Bytes,
+        trail: Trail,
+    },
 }
 
 /// A place among the connections of this node; given back when it is dropped.
@@ -150,7 +172,7 @@ impl Gateway {
 
     /// A place in the least loaded shard. `None`: the node has more connections than it may have, even those included
     /// that are only told so and closed.
-    fn place(&self) -> Option<Slot> {
+    fn place(&self, transport: &'static str) -> Option<Slot> {
         if self.connections() >= self.inner.limits.connections + REFUSALS {
             return None;
         }
@@ -158,7 +180,7 @@ impl Gateway {
         load.fetch_add(1, Ordering::Relaxed);
         counters::set_connections(self.connections());
         let number = self.inner.numbers.fetch_add(1, Ordering::Relaxed);
-        counters::count_accepted();
+        counters::count_accepted(transport);
         Some(Slot { number, shard, loads: self.inner.loads.clone() })
     }
 

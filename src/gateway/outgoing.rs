@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connection::{Connection, Io, State};
+use super::connection::{Connection, Io, State, Transport};
 use super::topics::TopicKey;
 use super::wire;
 use crate::domain::error::CloseCode;
@@ -23,6 +23,21 @@ pub struct Pending {
     pub frame: Bytes,
     pub topic: TopicKey,
     pub before: Position,
+    /// Where it stands after it; `None`: it is a gap, which brings nobody on.
+    pub at: Option<Position>,
+}
+
+/// How far a frame brings its topic, for whoever is given it.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    pub topic: TopicKey,
+    pub at: Position,
+}
+
+impl Pending {
+    fn told(&self) -> Option<Told> {
+        self.at.map(|at| Told { topic: self.topic, at })
+    }
 }
 
 /// Topics whose next frame had no room, and where their reader stands.
@@ -31,26 +46,47 @@ pub type Refused = Vec<(TopicKey, Position)>;
 impl Connection {
     /// Says an event to this client alone.
     pub fn say(&self, event: &Event, limits: &Limits, now: Instant) {
-        let payload = self.protocol.borrow_mut().codec.encode(event);
-        self.send(&wire::text_frame(&payload), limits, now);
+        self.say_told(event, None, limits, now);
     }
 
-    /// Sends an answer, or queues it behind what waits; a connection that has no room even for that is cut.
-    pub fn send(&self, frame: &Bytes, limits: &Limits, now: Instant) {
+    /// Says an event that brings a topic to a position. An answer, it may fill the whole outbox; a connection that has
+    /// no room even for that is cut.
+    pub fn say_told(&self, event: &Event, told: Option<Told>, limits: &Limits, now: Instant) {
+        let payload = self.protocol.borrow_mut().codec.encode(event);
+        let frame = self.framed(payload);
         let io = &mut *self.io.borrow_mut();
-        if io.state == State::Open && !self.put(io, frame, limits.outbox, now) {
+        if io.state == State::Open && !self.put(io, &frame, told, limits.outbox, now) {
             self.cut(io, CloseCode::Slow);
+        }
+    }
+
+    /// A payload as it goes out.
+    pub fn framed(&self, payload: Bytes) -> Bytes {
+        match self.transport {
+            Transport::WebSocket(_) => wire::text_frame(&payload),
+            Transport::EventStream(_) => payload,
         }
     }
 
     /// Sends a frame of a stream, or queues it. `false`: there is no room, and nothing was done. The hot path: one
     /// system call while the peer keeps up.
-    pub fn offer(&self, frame: &Bytes, limits: &Limits, now: Instant) -> bool {
+    pub fn offer(&self, frame: &Bytes, told: Option<Told>, limits: &Limits, now: Instant) -> bool {
         let io = &mut *self.io.borrow_mut();
-        io.state != State::Open || self.put(io, frame, Shares(limits.outbox).streams(io.reading), now)
+        io.state != State::Open || self.put(io, frame, told, Shares(limits.outbox).streams(io.reading), now)
     }
 
-    fn put(&self, io: &mut Io, frame: &Bytes, most: usize, now: Instant) -> bool {
+    /// What a frame tells counts as given only where there is room for it.
+    fn put(&self, io: &mut Io, frame: &Bytes, told: Option<Told>, most: usize, now: Instant) -> bool {
+        let Some(trail) = self.trail() else { return self.put_bytes(io, frame, most, now) };
+        let stamped = trail.borrow().stamped(frame, told);
+        let has_room = self.put_bytes(io, stamped.as_ref().unwrap_or(frame), most, now);
+        if let (true, Some(told)) = (has_room, told) {
+            trail.borrow_mut().keep(told);
+        }
+        has_room
+    }
+
+    fn put_bytes(&self, io: &mut Io, frame: &Bytes, most: usize, now: Instant) -> bool {
         if !io.outbox.is_empty() || io.corked {
             if io.outbox.push(frame.clone(), most, now).is_ok() {
                 return true;
@@ -81,36 +117,35 @@ impl Connection {
         let pending = std::mem::take(&mut self.io.borrow_mut().pending);
         let mut refused = Refused::new();
         if let [one] = &pending[..] {
-            if !self.offer(&one.frame, limits, now) {
+            if !self.offer(&one.frame, one.told(), limits, now) {
                 refused.push((one.topic, one.before));
             }
             return refused;
         }
         let io = &mut *self.io.borrow_mut();
         let most = Shares(limits.outbox).streams(io.reading);
+        let was_corked = std::mem::replace(&mut io.corked, true);
         for part in portions(&pending, if self.batch { ARRAY } else { 0 }) {
             // What follows a frame that was refused is read from the store with it.
             let part: Vec<&Pending> = part.iter().filter(|p| refused.iter().all(|(key, _)| *key != p.topic)).collect();
-            let frame = match &part[..] {
+            let (frame, told) = match &part[..] {
                 [] => continue,
-                [one] => one.frame.clone(),
-                _ => wire::array_frame(part.iter().map(|p| &p.frame)),
+                [one] => (one.frame.clone(), one.told()),
+                // Arrays are a WebSocket's, which keeps no trail.
+                _ => (wire::array_frame(part.iter().map(|p| &p.frame)), None),
             };
             if io.state != State::Open {
-                return refused;
+                break;
             }
-            if io.outbox.push(frame.clone(), most, now).is_err() {
-                // Only what the socket does not take counts as waiting.
-                self.write(io, now);
-                if io.outbox.push(frame, most, now).is_err() {
-                    for Pending { topic, before, .. } in part {
-                        if refused.iter().all(|(key, _)| key != topic) {
-                            refused.push((*topic, *before));
-                        }
+            if !self.put(io, &frame, told, most, now) {
+                for Pending { topic, before, .. } in part {
+                    if refused.iter().all(|(key, _)| key != topic) {
+                        refused.push((*topic, *before));
                     }
                 }
             }
         }
+        io.corked = was_corked;
         self.write(io, now);
         refused
     }

@@ -8,10 +8,10 @@ use bytes::Bytes;
 
 use super::connection::Connection;
 use super::counters;
+use super::outgoing::Told;
 use super::shard::Shard;
 use super::subscriptions::{Asked, Behind, Stage};
 use super::topics::{ConnectionKey, TopicKey};
-use super::wire;
 use crate::domain::event::Event;
 use crate::domain::position::Position;
 use crate::domain::replay::{Item, Lag, Live, Replay, Step};
@@ -117,7 +117,10 @@ impl Shard {
         step: Step<Bytes>,
         now: Instant,
     ) -> Option<usize> {
-        let offer = |frame: &Bytes| (!connection.offer(frame, &self.limits, now)).then_some(frame.len());
+        let offer = |frame: &Bytes, at: Option<Position>| {
+            let told = at.map(|at| Told { topic: key, at });
+            (!connection.offer(frame, told, &self.limits, now)).then_some(frame.len())
+        };
         match step {
             Step::Answer(answer) => {
                 let asked = match connection.subscriptions.borrow_mut().find(key).map(|s| &mut s.stage) {
@@ -135,8 +138,8 @@ impl Shard {
                 None
             }
             Step::Give(Item::Message(message)) => {
-                let frame = wire::text_frame(&connection.protocol.borrow().codec.message(&message));
-                let refused = offer(&frame);
+                let payload = connection.protocol.borrow().codec.message(&message);
+                let refused = offer(&connection.framed(payload), Some(message.at));
                 counters::count_delivered(usize::from(refused.is_none()));
                 refused
             }
@@ -144,13 +147,13 @@ impl Shard {
             Step::Give(Item::Gap(gap)) => {
                 let topic = self.topics.borrow().entry(key).topic.clone();
                 let payload = connection.protocol.borrow_mut().codec.encode(&Event::Gap { topic, gap });
-                let refused = offer(&wire::text_frame(&payload));
+                let refused = offer(&connection.framed(payload), None);
                 if refused.is_none() {
                     counters::count_gap(gap.why);
                 }
                 refused
             }
-            Step::Live(live) => offer(&live.item),
+            Step::Live(live) => offer(&live.item, (!live.is_gap).then_some(live.at)),
             Step::Read => {
                 if let Some(Stage::Behind(behind)) =
                     connection.subscriptions.borrow_mut().find(key).map(|s| &mut s.stage)
@@ -232,7 +235,9 @@ impl Shard {
             Ok(steps) => self.carry_out(connection, key, steps, now),
             Err((id, error)) => {
                 let topic = self.topics.borrow().entry(key).topic.clone();
-                connection.say(&Event::error(id, "sub", &topic, error.into()), &self.limits, now);
+                let event = Event::error(id, "sub", &topic, error.into());
+                connection.say(&event, &self.limits, now);
+                connection.on_said(&event);
                 self.remove(connection, key);
             }
         }

@@ -7,11 +7,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use super::connection::{self, Connection, History, Incoming, Io, Protocol, State};
+use super::connection::{self, Connection, History, Io, Protocol, State, Transport};
 use super::counters;
 use super::shard::{SCRATCH, Shard};
 use super::subscriptions::Asked;
-use super::{Arrival, Slot, wire};
+use super::websocket::Incoming;
+use super::{Arrival, Door, Slot, wire};
 use crate::domain::command::{Refusal, Request, RequestId};
 use crate::domain::error::CloseCode;
 use crate::domain::event::Event;
@@ -23,7 +24,10 @@ use crate::protocol;
 
 /// What a connection begins with.
 pub(super) struct Opening {
+    /// What came in behind the handshake.
     read_ahead: Bytes,
+    /// What goes out before anything else.
+    head: Bytes,
     requests: Vec<Result<Request, Refusal>>,
     refuse: Option<CloseCode>,
     slot: Slot,
@@ -46,15 +50,34 @@ impl Shard {
     pub(super) fn open(&self, arrival: Arrival) -> io::Result<(Rc<Connection>, Opening)> {
         let now = self.now();
         let stream = TcpStream::from_std(arrival.stream)?;
-        let codec = protocol::codec(arrival.subprotocol, &self.limits);
+        let mut opening = Opening {
+            read_ahead: Bytes::new(),
+            head: Bytes::new(),
+            requests: arrival.requests,
+            refuse: None,
+            slot: arrival.slot,
+        };
+        let (transport, spoken, is_batch) = match arrival.door {
+            Door::WebSocket { read_ahead, subprotocol, batch, refuse } => {
+                (opening.read_ahead, opening.refuse) = (read_ahead, refuse);
+                let context = wire::context(self.limits.frame);
+                (Transport::WebSocket(Box::new(context.into())), subprotocol, batch)
+            }
+            Door::EventStream { head, trail } => {
+                opening.head = head;
+                (Transport::EventStream(Box::new(trail.into())), Some(protocol::EVENT_STREAM), false)
+            }
+        };
+        let codec = protocol::codec(spoken, &self.limits);
         let mut connections = self.connections.borrow_mut();
         let vacant = connections.vacant_entry();
         let connection = Rc::new(Connection {
             key: vacant.key(),
-            name: connection::name(arrival.slot.number),
-            batch: arrival.batch,
+            name: connection::name(opening.slot.number),
+            batch: is_batch,
             format: codec.format(),
             stream,
+            transport,
             io: Io {
                 outbox: Outbox::default(),
                 pending: Vec::new(),
@@ -65,12 +88,7 @@ impl Shard {
                 pong_due: None,
             }
             .into(),
-            protocol: Protocol {
-                websocket: Box::new(wire::context(self.limits.frame)),
-                codec,
-                session: Session::new(self.limits.clone(), now),
-            }
-            .into(),
+            protocol: Protocol { codec, session: Session::new(self.limits.clone(), now) }.into(),
             subscriptions: Default::default(),
             in_flight: Default::default(),
             leaving: Default::default(),
@@ -80,23 +98,24 @@ impl Shard {
             wake: Default::default(),
         });
         vacant.insert(connection.clone());
-        let Arrival { read_ahead, requests, refuse, slot, .. } = arrival;
-        Ok((connection, Opening { read_ahead, requests, refuse, slot }))
+        Ok((connection, opening))
     }
 
     pub(super) async fn serve(self: Rc<Self>, connection: Rc<Connection>, opening: Opening) {
         let stay = Stay { shard: &self, connection: &connection };
         let slot = self.start(&connection, opening);
         loop {
+            if connection.is_over() {
+                break;
+            }
             let state = connection.io.borrow().state;
             match state {
-                State::Ended => break,
                 State::Cut(code) => {
                     tracing::debug!(connection = %connection.name, code = code.code(), "closing");
                     connection.start_close(code, self.now());
                     continue;
                 }
-                State::Open | State::Closing { .. } => {}
+                State::Open | State::Closing { .. } | State::Ended => {}
             }
             let blocked = !connection.io.borrow().outbox.is_empty();
             tokio::select! {
@@ -128,6 +147,7 @@ impl Shard {
             connection.close(code);
             return opening.slot;
         }
+        connection.open(&opening.head, now);
         let hello = connection.protocol.borrow().session.hello(&connection.name);
         connection.say(&hello, &self.limits, now);
         for request in opening.requests {
@@ -210,9 +230,10 @@ impl Shard {
             match effect {
                 Effect::Say(event) => {
                     if let Event::Error { problem, .. } = &event {
-                        counters::count_refused(problem.reason);
+                        counters::count_refused(connection.door(), problem.reason);
                     }
                     connection.say(&event, &self.limits, now);
+                    connection.on_said(&event);
                 }
                 Effect::Subscribe { id, topic, from, ignored } => {
                     self.subscribe(connection, &topic, Asked { id, from, ignored }, now);
@@ -246,7 +267,7 @@ impl Shard {
                     Event::Published { id, topic, stored: receipt.stored, durability: receipt.durability, ignored }
                 }
                 Err(problem) => {
-                    counters::count_refused(problem.reason);
+                    counters::count_refused(counters::WEBSOCKET, problem.reason);
                     Event::error(id, "pub", &topic, problem)
                 }
             }

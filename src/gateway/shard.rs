@@ -12,12 +12,13 @@ use tokio::sync::{Notify, mpsc};
 
 use super::connection::Connection;
 use super::counters;
-use super::outgoing::Pending;
+use super::outgoing::{Pending, Told};
 use super::topics::{ConnectionKey, TopicKey, Topics};
-use super::{Arrival, ToGateway, wire};
+use super::{Arrival, ToGateway};
 use crate::domain::codec::Format;
 use crate::domain::event::Event;
 use crate::domain::limits::Limits;
+use crate::domain::message::Message;
 use crate::domain::position::Position;
 use crate::domain::replay::{Gap, Lag, Live};
 use crate::hub::{Delivery, Hub, ShardId, ToShard};
@@ -151,15 +152,15 @@ impl Shard {
 
     fn on_message(self: &Rc<Self>, delivery: &Delivery, alone: bool, dirty: &mut Vec<Rc<Connection>>, now: Instant) {
         let Some(key) = self.advance(delivery, now) else { return };
+        let told = Some(Told { topic: key, at: delivery.message.at });
         let mut slow = Vec::new();
         let topics = self.topics.borrow();
         let connections = self.connections.borrow();
         let entry = topics.entry(key);
         for connection in entry.live.iter().filter_map(|c| connections.get(*c)) {
-            let frame = frame_of(delivery, connection);
             if !alone {
-                queue(connection, frame.clone(), key, delivery.before, dirty);
-            } else if !connection.offer(frame, &self.limits, now) {
+                queue(connection, pending_of(delivery, key, connection), dirty);
+            } else if !connection.offer(frame_of(delivery, connection), told, &self.limits, now) {
                 slow.push(connection.clone());
             }
         }
@@ -212,7 +213,7 @@ impl Shard {
         }
         for connection in live.into_iter().filter_map(|c| self.connection(c)) {
             let frame = frame_of_event(event, &connection);
-            queue(&connection, frame, key, gap.after, dirty);
+            queue(&connection, Pending { frame, topic: key, before: gap.after, at: None }, dirty);
         }
         for connection in behind.into_iter().filter_map(|c| self.connection(c)) {
             let item = frame_of_event(event, &connection);
@@ -272,16 +273,18 @@ impl Shard {
         let mut slow = Vec::new();
         let mut joined: [Option<Vec<Chunk>>; Format::COUNT] = Default::default();
         for connection in entry.live.iter().filter_map(|c| connections.get(*c)) {
-            if connection.batch {
-                let pending =
-                    |d: &&Delivery| Pending { frame: frame_of(d, connection).clone(), topic: key, before: d.before };
-                connection.io.borrow_mut().pending = deliveries.iter().map(pending).collect();
+            if connection.batch || connection.stamps_each() {
+                let pending = deliveries.iter().map(|d| pending_of(d, key, connection));
+                connection.io.borrow_mut().pending = pending.collect();
                 let refused = connection.send_pending(&self.limits, now);
                 slow.extend(refused.into_iter().map(|(_, before)| (connection.clone(), before)));
                 continue;
             }
             let chunks = joined[connection.format.index()].get_or_insert_with(|| join(deliveries, connection));
-            let refused = chunks.iter().find(|chunk| !connection.offer(&chunk.frames, &self.limits, now));
+            let refused = chunks.iter().find(|chunk| {
+                let told = Some(Told { topic: key, at: chunk.at });
+                !connection.offer(&chunk.frames, told, &self.limits, now)
+            });
             slow.extend(refused.map(|chunk| (connection.clone(), chunk.before)));
         }
         let kept_back = |before| deliveries.iter().skip_while(|d| d.before != before).count();
@@ -305,11 +308,12 @@ impl Shard {
 }
 
 fn frame_of<'a>(delivery: &'a Delivery, connection: &Connection) -> &'a Bytes {
-    delivery.frame(connection.format, |message| wire::text_frame(&connection.protocol.borrow().codec.message(message)))
+    let write = |message: &Message| connection.framed(connection.protocol.borrow().codec.message(message));
+    delivery.frame(connection.format, write)
 }
 
 fn frame_of_event(event: &Event, connection: &Connection) -> Bytes {
-    wire::text_frame(&connection.protocol.borrow_mut().codec.encode(event))
+    connection.framed(connection.protocol.borrow_mut().codec.encode(event))
 }
 
 fn live_of(delivery: &Delivery, connection: &Connection) -> Live<Bytes> {
@@ -317,38 +321,40 @@ fn live_of(delivery: &Delivery, connection: &Connection) -> Live<Bytes> {
     Live { before: delivery.before, at: delivery.message.at, size: item.len(), item, is_gap: false }
 }
 
-fn queue(
-    connection: &Rc<Connection>,
-    frame: Bytes,
-    topic: TopicKey,
-    before: Position,
-    dirty: &mut Vec<Rc<Connection>>,
-) {
+fn pending_of(delivery: &Delivery, topic: TopicKey, connection: &Connection) -> Pending {
+    let frame = frame_of(delivery, connection).clone();
+    Pending { frame, topic, before: delivery.before, at: Some(delivery.message.at) }
+}
+
+fn queue(connection: &Rc<Connection>, frame: Pending, dirty: &mut Vec<Rc<Connection>>) {
     let pending = &mut connection.io.borrow_mut().pending;
     if pending.is_empty() {
         dirty.push(connection.clone());
     }
-    pending.push(Pending { frame, topic, before });
+    pending.push(frame);
 }
 
-/// Frames of a topic one after the other, and where a reader stands before the first.
+/// Frames of a topic one after the other, and where a reader stands before the first and after the last.
 struct Chunk {
     frames: Bytes,
     before: Position,
+    at: Position,
 }
 
 /// Frames one after the other in chunks, so that a slow reader does not hold a whole flood in one piece.
 fn join(deliveries: &[&Delivery], connection: &Connection) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     let (mut chunk, mut before) = (BytesMut::new(), deliveries[0].before);
+    let mut at = before;
     for delivery in deliveries {
         let frame = frame_of(delivery, connection);
         if !chunk.is_empty() && chunk.len() + frame.len() > JOINED {
-            chunks.push(Chunk { frames: std::mem::take(&mut chunk).freeze(), before });
+            chunks.push(Chunk { frames: std::mem::take(&mut chunk).freeze(), before, at });
             before = delivery.before;
         }
         chunk.extend_from_slice(frame);
+        at = delivery.message.at;
     }
-    chunks.push(Chunk { frames: chunk.freeze(), before });
+    chunks.push(Chunk { frames: chunk.freeze(), before, at });
     chunks
 }

@@ -18,13 +18,13 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tungstenite::handshake::derive_accept_key;
 
-use super::{Arrival, Gateway, counters};
+use super::{Arrival, Door, Gateway, counters};
 use crate::domain::command::{Command, Refusal, Request};
 use crate::domain::error::{CloseCode, Problem, Reason};
 use crate::domain::name::Topic;
 use crate::domain::store::ReadFrom;
 use crate::protocol;
-use crate::web::{self, Failure};
+use crate::web::{self, Failure, Socket};
 
 /// Unsent bytes that the kernel holds for one socket; beyond it we see that the peer is slow.
 const UNSENT: u32 = 128 * 1024;
@@ -68,7 +68,7 @@ impl Gateway {
         };
         let subprotocol =
             protocol::choose(header_text(headers, header::SEC_WEBSOCKET_PROTOCOL).unwrap_or("").split(','));
-        let slot = self.place();
+        let slot = self.place(counters::WEBSOCKET);
         let refused = self.judge(request.uri(), headers, slot.is_none() || self.is_full()).err();
         // A browser reads nothing but the close code of a socket that was open.
         let is_browser = headers.contains_key(header::ORIGIN) || subprotocol.is_some();
@@ -81,7 +81,7 @@ impl Gateway {
         let (requests, batch) = opening(request.uri().query().unwrap_or(""), self.inner.limits.array);
         let refuse = refused.map(|(code, failure)| {
             tracing::debug!(?failure, "upgraded only to be told why not");
-            counters::count_refused(failure.reason());
+            counters::count_refused(counters::WEBSOCKET, failure.reason());
             code
         });
         let gateway = self.clone();
@@ -89,8 +89,8 @@ impl Gateway {
             match take_over(upgrade).await {
                 Ok((stream, read_ahead)) => {
                     let requests = if refuse.is_some() { Vec::new() } else { requests };
-                    let arrival = Arrival { stream, read_ahead, subprotocol, requests, batch, refuse, slot };
-                    gateway.hand_over(arrival).await;
+                    let door = Door::WebSocket { read_ahead, subprotocol, batch, refuse };
+                    gateway.hand_over(Arrival { stream, door, requests, slot }).await;
                 }
                 Err(error) => tracing::debug!(%error, "an upgrade came to nothing"),
             }
@@ -109,18 +109,27 @@ impl Gateway {
 
     fn judge(&self, uri: &Uri, headers: &HeaderMap, full: bool) -> Result<(), (CloseCode, Failure)> {
         if self.inner.draining.load(Ordering::Relaxed) {
-            let problem = Problem::new(Reason::Unavailable, "this node is shutting down; connect to another, or again");
-            return Err((CloseCode::Drain, problem.retry_after(Duration::from_secs(1)).into()));
+            return Err((CloseCode::Drain, leaving().into()));
         }
         web::judge(&self.inner.access, uri, headers).map_err(|refusal| (CloseCode::Origin, refusal.into()))?;
         if full {
-            let most = self.inner.limits.connections;
-            let text = format!("this node has its {most} connections (--max-connections); try another");
-            let failure = Failure::new(Reason::TooMany, text).status(StatusCode::SERVICE_UNAVAILABLE);
+            let failure = Failure::from(self.crowded()).status(StatusCode::SERVICE_UNAVAILABLE);
             return Err((CloseCode::Limit, failure));
         }
         Ok(())
     }
+
+    /// The node is full.
+    pub(super) fn crowded(&self) -> Problem {
+        let most = self.inner.limits.connections;
+        Problem::new(Reason::TooMany, format!("this node has its {most} connections (--max-connections); try another"))
+    }
+}
+
+/// The node goes down.
+pub(super) fn leaving() -> Problem {
+    let problem = Problem::new(Reason::Unavailable, "this node is shutting down; connect to another, or again");
+    problem.retry_after(Duration::from_secs(1))
 }
 
 /// The value of `Sec-WebSocket-Accept`, or what the request lacks.
@@ -153,13 +162,19 @@ async fn take_over(
     upgrade: OnUpgrade,
 ) -> Result<(std::net::TcpStream, bytes::Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let upgraded = upgrade.await?;
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| "not a plain TCP stream")?;
+    let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| "not a socket of this server")?;
     // Copied, so that the HTTP server's read buffer is let go.
     let read_ahead = bytes::Bytes::copy_from_slice(&parts.read_buf);
-    let stream = parts.io.into_inner().into_std()?;
+    let stream = parts.io.inner().take().ok_or("the socket is gone")?;
+    Ok((prepare(stream)?, read_ahead))
+}
+
+/// A socket as shards want it.
+pub(super) fn prepare(stream: TcpStream) -> std::io::Result<std::net::TcpStream> {
+    let stream = stream.into_std()?;
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
-    Ok((stream, read_ahead))
+    Ok(stream)
 }
 
 /// What the URL asks for: `?sub=news&after=k3.41`, at most so many `sub` one after the other, `batch=1`.

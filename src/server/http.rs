@@ -5,12 +5,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::web::{self, Socket};
 
 /// Waiting handshakes that the kernel keeps.
 const BACKLOG: u32 = 4096;
@@ -59,12 +63,16 @@ impl Listener {
                     }
                 };
                 let _ = stream.set_nodelay(true);
-                let service = TowerToHyperService::new(router.clone());
+                let (socket, router) = (Socket::new(stream), router.clone());
+                let under = socket.clone();
+                let service = service_fn(move |request: hyper::Request<Incoming>| {
+                    web::answer(router.clone(), under.clone(), request.map(Body::new))
+                });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(head_wait)
                     .max_buf_size(HEAD)
-                    .serve_connection(TokioIo::new(stream), service)
+                    .serve_connection(TokioIo::new(socket), service)
                     .with_upgrades();
                 let stop = stop.clone();
                 open.spawn(async move {
