@@ -46,7 +46,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Implementations that only their parent names: everybody else knows the contract.
-const CONCRETE: &[[&str; 2]] = &[["store", "embedded"], ["store", "redis"], ["protocol", "json"]];
+const CONCRETE: &[[&str; 2]] =
+    &[["store", "embedded"], ["store", "redis"], ["protocol", "json"], ["protocol", "event_stream"]];
 
 /// What has no place in the domain: runtime, network, JSON, clock, disk, other libraries that act.
 const OUTSIDE: &[&str] = &[

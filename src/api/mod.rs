@@ -47,12 +47,14 @@ impl FromRef<ApiState> for Health {
 /// The description of what is below, OpenAPI 3.1.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
-/// Every route with its methods: for what is told to who misses one, and compared with the description.
+/// Every described route with its methods: for what is told to who misses one, and compared with the description.
 pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/v1/messages"),
     ("GET, POST", "/v1/topics/{topic}/messages"),
     ("GET", "/v1/topics/{topic}/messages/{at}"),
     ("POST", "/v1/users/{id}/messages"),
+    // The gateway's: it leads to a shard.
+    ("GET", "/v1/sse"),
     ("GET", "/v1/ingest/dead"),
     ("DELETE", "/v1/ingest/dead/{id}"),
     ("POST", "/v1/ingest/dead/{id}/retry"),

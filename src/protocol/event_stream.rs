@@ -1,18 +1,16 @@
-//! The documents of `fanfare.v1` as Server-Sent Events: a message is an event without a type, whatever else the hub says
+//! The documents of another protocol as Server-Sent Events: a message is an event without a type, whatever else the hub says
 //! is one of the type named here. The line of the id stands first in a message, so that a transport can put another in
 //! its place; other events come without one.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::json;
-use crate::document;
 use crate::domain::codec::{Codec, Format};
 use crate::domain::command::{Refusal, Request};
 use crate::domain::event::Event;
 use crate::domain::message::Message;
 
-/// The codec of one stream. Its client has no way to say anything.
-pub struct EventStream;
+/// The codec of one stream, around the codec of its documents. Its client has no way to say anything.
+pub struct EventStream(pub Box<dyn Codec>);
 
 impl Codec for EventStream {
     fn format(&self) -> Format {
@@ -31,12 +29,12 @@ impl Codec for EventStream {
             Event::Error { .. } => "error",
             _ => "reply",
         };
-        // Our documents are one line: JSON escapes line breaks, and white space between tokens is left out.
-        lines(&format!("event: {name}\n"), &json::encode::event(event))
+        // A document is one line: JSON escapes line breaks, and white space between tokens is left out.
+        lines(&format!("event: {name}\n"), &self.0.encode(event))
     }
 
     fn message(&self, message: &Message) -> Bytes {
-        lines(&format!("id: {}\n", message.at), &document::message(message))
+        lines(&format!("id: {}\n", message.at), &self.0.message(message))
     }
 }
 

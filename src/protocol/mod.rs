@@ -22,8 +22,9 @@ pub fn choose<'a>(offered: impl IntoIterator<Item = &'a str>) -> Option<&'static
 
 /// A codec for one connection.
 pub fn codec(subprotocol: Option<&str>, limits: &Arc<Limits>) -> Box<dyn Codec> {
+    let json = Box::new(json::Json::new(limits.clone()));
     match subprotocol {
-        Some(EVENT_STREAM) => Box::new(event_stream::EventStream),
-        _ => Box::new(json::Json::new(limits.clone())),
+        Some(EVENT_STREAM) => Box::new(event_stream::EventStream(json)),
+        _ => json,
     }
 }

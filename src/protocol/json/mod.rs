@@ -1,7 +1,7 @@
 //! `fanfare.v1`: one frame is one JSON object with one verb. `docs/protocol.md` is its specification.
 
 mod decode;
-pub(super) mod encode;
+mod encode;
 mod openings;
 
 use std::sync::Arc;
