@@ -92,11 +92,8 @@ impl Stream {
         };
         let first = stream.line().await?;
         stream.status = first.split(' ').nth(1)?.parse().ok()?;
-        loop {
-            match stream.line().await?.split_once(": ") {
-                Some((name, value)) => _ = stream.headers.insert(name.to_lowercase(), value.to_string()),
-                None => break,
-            }
+        while let Some((name, value)) = stream.line().await?.split_once(": ") {
+            stream.headers.insert(name.to_lowercase(), value.to_string());
         }
         stream.bytes = 0;
         Some(stream)
