@@ -1,6 +1,7 @@
 # docker build -t fanfare .
 # docker run -p 8080:8080 fanfare                              says what to type as long as there are no keys
 # docker run -p 8080:8080 -e FANFARE_INSECURE=true fanfare     runs; whoever reaches the port may publish and subscribe
+# Add -v fanfare:/var/lib/fanfare to keep the messages when the container is gone.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
@@ -26,6 +27,8 @@ WORKDIR /var/lib/fanfare
 VOLUME /var/lib/fanfare
 USER 10001:10001
 ENV FANFARE_LISTEN=0.0.0.0:8080
+# In the volume.
+ENV FANFARE_DATA=store
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["fanfare", "health"]
 ENTRYPOINT ["fanfare"]

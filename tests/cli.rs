@@ -22,8 +22,11 @@ impl Hub {
     fn start() -> Hub {
         let folder = tempfile::tempdir().unwrap();
         let any = ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--redis-listen=127.0.0.1:0"];
-        let mut child =
-            fanfare(folder.path(), &["serve", "--insecure"]).args(any).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = fanfare(folder.path(), &["serve", "--insecure", "--store=memory"])
+            .args(any)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = |label: &str, scheme: &str| -> SocketAddr {
             let line = lines.by_ref().map(Result::unwrap).find(|line| line.trim_start().starts_with(label));

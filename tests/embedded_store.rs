@@ -29,7 +29,9 @@ async fn urls_that_name_no_store_are_told_what_does() {
         let error = open(url, Options::default()).await.err().expect("it does not open");
         assert!(matches!(error, OpenError::Unknown(_)) && error.to_string().contains("memory"), "{error}");
     }
-    assert_eq!(open("disk:/tmp/x", Options::default()).await.err(), Some(OpenError::NoDisk));
+    for url in ["disk", "disk:"] {
+        assert_eq!(open(url, Options::default()).await.err(), Some(OpenError::NoFolder(url.into())));
+    }
     let error = open("rdis://user:hush@host", Options::default()).await.err().unwrap();
     assert!(!error.to_string().contains("hush"), "{error}");
 }

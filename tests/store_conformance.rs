@@ -156,6 +156,27 @@ mod memory {
     timed_cases!(fresh);
 }
 
+mod disk {
+    use super::{Subject, support};
+    use fanfare::domain::store::Retention;
+    use fanfare::store::{Options, open};
+
+    const ROOM: usize = 16 * 1024 * 1024;
+
+    async fn fresh(retention: Retention) -> Subject {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = support::MovedClock::default();
+        let options = Options { retention, clock: clock.reader(), total_bytes: ROOM as u64, ..Options::default() };
+        let url = format!("disk:{}", folder.path().display());
+        let opened = open(&url, options).await.expect("a store on disk opens");
+        let refused = support::item(&support::topic("news"), vec![b'x'; ROOM + 1]);
+        Subject { store: opened.store, clock: Some(clock), refused, guard: Box::new(folder) }
+    }
+
+    cases!(fresh);
+    timed_cases!(fresh);
+}
+
 mod redis {
     use super::{Subject, server::RedisServer, support};
     use fanfare::domain::store::Retention;

@@ -65,7 +65,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>, serve: impl FnOnce(&C
     let done = match matches.subcommand() {
         Some(("serve", flags)) => return start(Mode::Serve, flags, serve),
         Some(("demo", flags)) => return start(Mode::Demo, flags, serve),
-        None => return start(Mode::Demo, &hub_command("demo").get_matches_from(["demo"]), serve),
+        None => return start(Mode::Alone, &hub_command("demo").get_matches_from(["demo"]), serve),
         Some(("config", flags)) => settings::show(flags),
         Some(("publish", flags)) => client(flags, publish::run),
         Some(("subscribe", flags)) => client(flags, subscribe::run),
@@ -88,7 +88,7 @@ fn command() -> Command {
     let codes: Vec<String> = Exit::ALL.iter().map(|(exit, text)| format!("  {}  {text}", *exit as u8)).collect();
     Command::new("fanfare")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("A real-time notification hub. Without a command: the demo.")
+        .about("A real-time notification hub. Without a command: the demo, kept on disk.")
         .after_help(format!("Exit codes:\n{}", codes.join("\n")))
         .subcommand(hub_command("demo").about("Run a hub on this machine to look at, in memory, on free ports"))
         .subcommand(hub_command("serve").about("Run a hub"))

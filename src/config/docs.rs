@@ -19,8 +19,12 @@ unit (`500ms`, `5s`, `10m`, `1h`, `7d`), sizes may have one (`512`, `64KiB`, `1M
 All faults are named together at start, with their place; a setting or a `FANFARE_` variable that does not exist is a
 fault. `fanfare config` shows what is in effect and where it came from.
 
-`fanfare demo` (and `fanfare` alone) takes the same settings, but stays on this machine: loopback, in memory, without
-keys, and on the next free ports where none are given. It reads a file only when `--config` names one.
+`fanfare demo` takes the same settings, but stays on this machine: loopback, in memory unless a store on disk is named,
+without keys, and on the next free ports where none are given. It reads a file only when `--config` names one. `fanfare`
+alone is the same with the usual store, on disk.
+
+One thing is no setting but a word of the command line: `--accept-loss` opens a store on disk that has lost or damaged data,
+with what is whole of it. Without it such a store is refused, and what is missing is told.
 ";
 
 const ACCESS: &str = "\

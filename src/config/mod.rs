@@ -41,7 +41,11 @@ pub struct Options {
     pub insecure: bool,
     pub origins: Vec<String>,
     pub hosts: Vec<String>,
+    /// `memory`, `disk:PATH` or a Redis; `disk` alone until `load` has found the folder.
     pub store: String,
+    pub data: String,
+    /// Only the command line can say it.
+    pub accept_loss: bool,
     pub prefix: String,
     pub redis_connect: Duration,
     pub redis_answer: Duration,
@@ -77,12 +81,14 @@ impl Default for Options {
             insecure: false,
             origins: Vec::new(),
             hosts: Vec::new(),
-            store: "memory".into(),
+            store: "disk".into(),
+            data: String::new(),
+            accept_loss: false,
             prefix: "fanfare".into(),
             redis_connect: Duration::from_secs(2),
             redis_answer: Duration::from_secs(5),
             feed: 16_384,
-            store_bytes: 1024 * 1024 * 1024,
+            store_bytes: 0,
             max_topics: 1_000_000,
             idempotency_keys: 1_000_000,
             store_waiting: 65_536,
@@ -136,8 +142,17 @@ pub enum Mode {
     Serve,
     /// On this machine only, in memory, without keys, on the next free ports.
     Demo,
+    /// `fanfare` without a word: like the demo, but what it is given is kept.
+    Alone,
     /// Only to be looked at.
     Show,
+}
+
+impl Mode {
+    /// On this machine only, to look at.
+    pub fn is_demo(self) -> bool {
+        matches!(self, Mode::Demo | Mode::Alone)
+    }
 }
 
 /// The options, and where each came from.
@@ -215,7 +230,13 @@ pub fn arguments() -> Vec<Arg> {
             _ => arg,
         }
     });
-    std::iter::once(config).chain(settings).collect()
+    // No setting of the table: whoever writes it into a file would accept every loss that is to come.
+    let accept_loss = Arg::new("accept-loss")
+        .long("accept-loss")
+        .action(ArgAction::SetTrue)
+        .help_heading("Store")
+        .help("Open a store on disk that has lost data, with what is whole; every topic begins a new life");
+    [config, accept_loss].into_iter().chain(settings).collect()
 }
 
 /// Variables that begin like ours and are none of the table's: ours for clients, and what Kubernetes and Docker set for
@@ -234,13 +255,15 @@ pub fn load(
     directory: &std::path::Path,
 ) -> Result<Config, Faults> {
     let mut faults = Vec::new();
+    let environment: Vec<_> = environment.into_iter().collect();
+    let state = state_folder(&environment);
     let variables = ours(environment, &mut faults);
 
     // Weakest first, so that the stronger overwrite.
     let mut given: Vec<(&'static Setting, Place, Vec<String>)> = Vec::new();
     let named = flags.get_one::<String>("config").or_else(|| variables.get("FANFARE_CONFIG")).map(PathBuf::from);
     // The demo is the same wherever it is started; it reads a file only when told.
-    let usual = Some(directory.join("fanfare.toml")).filter(|path| mode != Mode::Demo && path.exists());
+    let usual = Some(directory.join("fanfare.toml")).filter(|path| !mode.is_demo() && path.exists());
     if let Some(path) = named.or(usual) {
         given.extend(file::read(&path, &mut faults));
     }
@@ -273,14 +296,46 @@ pub fn load(
     if !places.contains_key("ingest_list") {
         options.ingest_list = format!("{}:list", options.prefix);
     }
+    options.accept_loss = flags.get_flag("accept-loss");
     let mut config = Config { options, places };
+    if mode == Mode::Demo && !config.is_given("store") {
+        config.options.store = "memory".into();
+    }
+    find_folder(&mut config, state, &mut faults);
     match mode {
         Mode::Serve => judge_serve(&config, &mut faults),
-        Mode::Demo => judge_demo(&mut config, &mut faults),
+        Mode::Demo | Mode::Alone => judge_demo(&mut config, &mut faults),
         Mode::Show => {}
     }
     judge_together(&config, &mut faults);
     if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+}
+
+/// Where programs keep what they have to keep, by the rules of XDG.
+fn state_folder(environment: &[(OsString, OsString)]) -> Option<PathBuf> {
+    let path = |name: &str| {
+        let value = environment.iter().find(|(known, _)| known == name).map(|(_, value)| PathBuf::from(value));
+        value.filter(|path| path.is_absolute())
+    };
+    path("XDG_STATE_HOME").or_else(|| Some(path("HOME")?.join(".local/state"))).map(|state| state.join("fanfare"))
+}
+
+/// Names the folder of a store on disk that was given without one.
+fn find_folder(config: &mut Config, state: Option<PathBuf>, faults: &mut Vec<String>) {
+    if config.options.store != "disk" {
+        return;
+    }
+    let given = Some(config.options.data.clone()).filter(|data| !data.is_empty());
+    let whole =
+        |path: String| std::path::absolute(&path).ok().and_then(|p| Some(p.to_str()?.to_owned())).unwrap_or(path);
+    match given.map(whole).or_else(|| Some(state?.to_str()?.to_owned())) {
+        Some(folder) => config.options.store = format!("disk:{folder}"),
+        None => faults.push(
+            "store: there is no folder to keep messages in: neither FANFARE_DATA nor XDG_STATE_HOME nor HOME names one; \
+             write --store disk:PATH, or --store memory"
+                .into(),
+        ),
+    }
 }
 
 /// Our variables. An empty one counts as not set, which is how compose files write that.
@@ -329,9 +384,9 @@ fn judge_demo(config: &mut Config, faults: &mut Vec<String>) {
             ));
         }
     }
-    if options.store != "memory" {
+    if options.store != "memory" && !options.store.starts_with("disk:") {
         let place = config.place("store");
-        faults.push(format!("{place}: the demo keeps its messages in memory; with a store: fanfare serve --insecure"));
+        faults.push(format!("{place}: the demo keeps its messages itself; with a Redis: fanfare serve --insecure"));
     }
 }
 

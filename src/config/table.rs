@@ -92,10 +92,11 @@ const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
 const STORE: Kind = Kind::Text {
-    takes: "memory, or a Redis: redis://[USER:PASSWORD@]HOST[:PORT][/DB], unix:/PATH, \
+    takes: "disk, disk:PATH, memory, or a Redis: redis://[USER:PASSWORD@]HOST[:PORT][/DB], unix:/PATH, \
                                                  redis+sentinel://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]/MASTER[/DB]",
     check: check_store,
 };
+const DATA: Kind = Kind::Text { takes: "a path", check: |_| Ok(()) };
 const INGEST: Kind = Kind::Text { takes: "auto, door, off, or a Redis as in `store`", check: check_ingest };
 const KEY: Kind = Kind::Text { takes: "1 to 64 characters of A-Z a-z 0-9 _ : . -", check: check_key };
 const LOG: Kind = Kind::Text {
@@ -148,7 +149,9 @@ pub const SETTINGS: &[Setting] = settings! {
     }
     "Store" {
         "store" STORE, Text(store),
-            "Where topics are kept. \"memory\" needs nothing and is gone with the process.";
+            "Where topics are kept. \"disk\" is the folder `data`; \"memory\" is gone with the process.";
+        "data" DATA, Text(data),
+            "The folder of the store \"disk\". Without it: fanfare in $XDG_STATE_HOME, else in ~/.local/state.";
         "prefix" KEY, Text(prefix),
             "What all keys and channels in Redis begin with.";
         "redis_connect" seconds(10, 300), Duration(redis_connect),
@@ -157,8 +160,8 @@ pub const SETTINGS: &[Setting] = settings! {
             "How long Redis may take to answer.";
         "feed" count(16, 1 << 24), Usize(feed),
             "Stored messages that may wait on their way from the store to the connections.";
-        "store_bytes" size(MIB, 1 << 50), U64(store_bytes),
-            "Bytes of all messages together in an embedded store; beyond it the oldest go first.";
+        "store_bytes" size(0, 1 << 50), U64(store_bytes),
+            "Bytes of all messages together in an embedded store; beyond it the oldest go first. 0: 1 GiB in memory; on disk 10 GiB or 80 % of the volume, whichever is less.";
         "max_topics" count(1, 1 << 32), Usize(max_topics),
             "Topics an embedded store keeps a record of; beyond it new ones are refused.";
         "idempotency_keys" count(1, 1 << 32), U64(idempotency_keys),
@@ -249,7 +252,8 @@ pub const SETTINGS: &[Setting] = settings! {
 fn check_store(text: &str) -> Result<(), String> {
     match text.split_once(':').map_or(text, |(scheme, _)| scheme) {
         "memory" if text == "memory" => Ok(()),
-        "disk" => Err("the store on disk is not in this version; use memory or redis://HOST:PORT".into()),
+        "disk" if text != "disk:" => Ok(()),
+        "disk" => Err("names no folder; write disk:PATH, or disk for the usual one".into()),
         _ if endpoint::is_redis(text) => check_redis(text),
         _ => Err(format!("{text:?} is no store; it takes {}", STORE.takes())),
     }

@@ -13,7 +13,8 @@ fn load_with(mode: Mode, flags: &[&str], variables: &[(&str, &str)], file: Optio
     }
     let directory = if file.is_some() { folder.path() } else { Path::new(EMPTY) };
     let matches = Command::new("serve").args(arguments()).no_binary_name(true).get_matches_from(flags);
-    let environment = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let variables = variables.iter().chain(&[("HOME", "/home/ann")]);
+    let environment = variables.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     load(mode, &matches, environment, directory)
         .map_err(|faults| faults.to_string().replace(&folder.path().display().to_string(), "."))
 }
@@ -46,6 +47,7 @@ fn every_setting_can_be_given_in_every_way() {
         match (setting.name, setting.kind) {
             ("listen" | "admin_listen" | "redis_listen", _) => format!("127.0.0.1:1{}", setting.name.len()),
             ("store" | "ingest", _) => "redis://r:6379/1".into(),
+            ("data", _) => "/var/lib/elsewhere".into(),
             ("log", _) => "debug".into(),
             ("log_format", _) => "json".into(),
             ("origins", _) => "https://a.example,null".into(),
@@ -91,7 +93,7 @@ fn all_faults_are_named_together_with_their_place_and_what_is_possible() {
     let variables = [
         ("FANFARE_OUTBOXAGE", "5s"),
         ("FANFARE_LISTEN", "8080"),
-        ("FANFARE_STORE", "disk:/var/lib/fanfare"),
+        ("FANFARE_STORE", "disk:"),
         ("FANFARE_WHATEVER_ELSE", "1"),
         ("PATH", "/bin"),
     ];
@@ -104,7 +106,7 @@ fn all_faults_are_named_together_with_their_place_and_what_is_possible() {
         "./fanfare.toml line 5, limits: settings stand at the top",
         "FANFARE_OUTBOXAGE: there is no such setting; did you mean FANFARE_OUTBOX_AGE?",
         "FANFARE_LISTEN: \"8080\" does not fit; it takes IP:PORT",
-        "FANFARE_STORE: the store on disk is not in this version",
+        "FANFARE_STORE: names no folder; write disk:PATH",
         "FANFARE_WHATEVER_ELSE: there is no such setting; fanfare serve --help",
         "--shards: \"many\" does not fit; it takes a number from 0 to 1024",
         "--origins: \"app.example\" is not an origin",
@@ -159,7 +161,32 @@ fn the_demo_stays_on_this_machine() {
     assert!(config.is_given("listen") && !config.is_given("redis_listen"));
     let faults = demo(&["--listen=0.0.0.0:8080"], &[("FANFARE_STORE", "redis://r")], None).err().unwrap();
     assert!(faults.contains("fanfare serve --insecure --listen 0.0.0.0:8080"), "{faults}");
-    assert!(faults.contains("FANFARE_STORE: the demo keeps its messages in memory"), "{faults}");
+    assert!(faults.contains("FANFARE_STORE: the demo keeps its messages itself"), "{faults}");
+}
+
+#[test]
+fn a_store_on_disk_is_the_usual_one_and_lies_where_it_was_said() {
+    let store = |mode, flags: &[&str], variables: &[(&str, &str)]| {
+        let flags: Vec<&str> = flags.iter().copied().chain(["--insecure"]).collect();
+        load_with(mode, &flags, variables, None).unwrap().options.store
+    };
+    for (mode, flags, variables, expected) in [
+        (Mode::Serve, &[][..], &[][..], "disk:/home/ann/.local/state/fanfare"),
+        (Mode::Alone, &[], &[], "disk:/home/ann/.local/state/fanfare"),
+        (Mode::Demo, &[], &[], "memory"),
+        (Mode::Demo, &["--store=disk:/a"], &[], "disk:/a"),
+        (Mode::Serve, &[], &[("XDG_STATE_HOME", "/state")], "disk:/state/fanfare"),
+        (Mode::Serve, &[], &[("XDG_STATE_HOME", "not/absolute")], "disk:/home/ann/.local/state/fanfare"),
+        (Mode::Serve, &[], &[("FANFARE_DATA", "/data"), ("XDG_STATE_HOME", "/state")], "disk:/data"),
+        (Mode::Serve, &["--data=/flag"], &[("FANFARE_DATA", "/data")], "disk:/flag"),
+        (Mode::Serve, &["--store=disk:/a"], &[("FANFARE_DATA", "/data")], "disk:/a"),
+        (Mode::Serve, &["--store=memory"], &[("FANFARE_DATA", "/data")], "memory"),
+    ] {
+        assert_eq!(store(mode, flags, variables), expected, "{flags:?} {variables:?}");
+    }
+    let matches = Command::new("serve").args(arguments()).no_binary_name(true).get_matches_from(["--insecure"]);
+    let faults = load(Mode::Serve, &matches, [], Path::new(EMPTY)).unwrap_err().to_string();
+    assert!(faults.contains("FANFARE_DATA") && faults.contains("--store memory"), "{faults}");
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Server {
     /// Starts everything; when it returns, the hub answers.
     pub async fn start(config: &Config, mode: Mode) -> Result<Server, StartError> {
         let options = &config.options;
-        let tries = if mode == Mode::Demo { DEMO_PORTS } else { 1 };
+        let tries = if mode.is_demo() { DEMO_PORTS } else { 1 };
         let bind = |setting, address| {
             Listener::bind(address, tries).map_err(|error| StartError::Listen { setting, address, error })
         };
@@ -121,7 +121,7 @@ impl Server {
         serving.push(public.serve(router, options.handshake, stop.clone()));
 
         let mut side = vec![tokio::spawn(sequencer), tokio::spawn(tidy(metrics, observed))];
-        if let (Mode::Demo, Some(door)) = (mode, door) {
+        if let (true, Some(door)) = (mode.is_demo(), door) {
             side.push(tokio::spawn(demo::publish_vitals(format!("redis://{door}"), options.ingest_stream.clone())));
         }
         Ok(Server {
@@ -181,6 +181,7 @@ fn store_options(options: &Options) -> store::Options {
         retention: options.retention,
         feed_capacity: options.feed,
         total_bytes: options.store_bytes,
+        accept_loss: options.accept_loss,
         topics: options.max_topics,
         idempotency_keys: options.idempotency_keys,
         waiting_calls: options.store_waiting,
@@ -282,7 +283,7 @@ fn facts(
         stream: options.ingest_stream.clone(),
         list: options.ingest_list.clone(),
         version: env!("CARGO_PKG_VERSION"),
-        vitals: mode == Mode::Demo && door.is_some() && demo::HAS_VITALS,
+        vitals: mode.is_demo() && door.is_some() && demo::HAS_VITALS,
         store,
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Server;
-use crate::config::{Config, Mode};
+use crate::config::{self, Config, Mode};
 use crate::telemetry;
 
 /// Runs a hub until SIGTERM or SIGINT. 0: it stopped as asked; 1: it could not start.
@@ -45,7 +45,7 @@ fn fail(text: &str) -> ExitCode {
 fn announce(server: &Server, config: &Config, mode: Mode) {
     let (http, options) = (server.http, &config.options);
     let mut lines = vec![format!("Fanfare {} listens.", env!("CARGO_PKG_VERSION"))];
-    if mode == Mode::Demo {
+    if mode.is_demo() {
         lines.push(format!("\n  Open this page     http://{http}/"));
         if let Some(door) = server.door {
             let port = door.port();
@@ -58,7 +58,11 @@ fn announce(server: &Server, config: &Config, mode: Mode) {
         } else {
             lines.push(format!("  Paste this         {}", curl(http)));
         }
-        lines.push("\n  On this machine only, in memory only, open to all on it. Ctrl-C ends it.".into());
+        let kept = match options.store.strip_prefix("disk:") {
+            Some(folder) => format!("kept in {folder}"),
+            None => "in memory only".into(),
+        };
+        lines.push(format!("\n  On this machine only, {kept}, open to all on it. Ctrl-C ends it."));
     } else {
         lines.push(format!("  http    http://{http}/"));
         match server.admin {
@@ -68,6 +72,7 @@ fn announce(server: &Server, config: &Config, mode: Mode) {
         if let Some(door) = server.door {
             lines.push(format!("  redis   redis://{door} (XADD {})", options.ingest_stream));
         }
+        lines.push(format!("  store   {}", config::redacted(&options.store)));
         lines.push("  Without keys: whoever reaches these addresses may publish and subscribe.".into());
     }
     // A closed standard output is no reason to stop.

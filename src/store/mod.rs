@@ -5,6 +5,7 @@ pub mod embedded;
 pub mod redis;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,8 +28,10 @@ pub struct Options {
     /// Events that wait for the reader of the feed before the store waits for it (embedded) or drops messages and says
     /// so (Redis).
     pub feed_capacity: usize,
-    /// Bytes of all messages together; beyond it the oldest go first (embedded).
+    /// Bytes of all messages together; beyond it the oldest go first (embedded). 0: what fits the store.
     pub total_bytes: u64,
+    /// Open a store on disk that has lost or damaged data, with what is whole of it.
+    pub accept_loss: bool,
     /// Topics with a record; beyond it new ones are refused (embedded).
     pub topics: usize,
     /// Idempotency keys remembered at a time; beyond it publishes with a new key are refused (embedded).
@@ -53,7 +56,8 @@ impl Default for Options {
             retention: Retention::default(),
             rules: Vec::new(),
             feed_capacity: 16_384,
-            total_bytes: 1024 * 1024 * 1024,
+            total_bytes: 0,
+            accept_loss: false,
             topics: 1_000_000,
             idempotency_keys: 1_000_000,
             waiting_calls: 65_536,
@@ -77,14 +81,23 @@ impl fmt::Debug for Options {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    #[error("{0:?} names no store; use memory, or redis://HOST:PORT")]
+    #[error("{0:?} names no store; use memory, disk:PATH or redis://HOST:PORT")]
     Unknown(String),
-    #[error("the durable embedded store (disk:PATH) is not in this version; use memory, or redis://HOST:PORT")]
-    NoDisk,
+    #[error("{0:?} names no folder; write disk:PATH")]
+    NoFolder(String),
+    #[error("{0}")]
+    Disk(String),
     #[error("the store does not open: {0}")]
     Failed(#[from] StoreError),
     #[error(transparent)]
     Redis(#[from] redis::OpenError),
+}
+
+/// What a copy of a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    pub topics: u64,
+    pub messages: u64,
 }
 
 pub struct Opened {
@@ -100,7 +113,13 @@ pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
             let (store, dead) = embedded::open_in_memory(&options)?;
             Ok(Opened { store, embedded_dead: Some(dead) })
         }
-        "disk" => Err(OpenError::NoDisk),
+        "disk" => {
+            let folder = folder(url)?;
+            // It reads all that is there.
+            let opened = tokio::task::spawn_blocking(move || embedded::open_on_disk(&folder, &options)).await;
+            let (store, dead) = opened.expect("opening does not panic").map_err(|e| OpenError::Disk(e.to_string()))?;
+            Ok(Opened { store, embedded_dead: Some(dead) })
+        }
         _ if endpoint::is_redis(url) => {
             let own = redis::RedisOptions {
                 prefix: options.prefix,
@@ -115,6 +134,24 @@ pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
             Ok(Opened { store: Arc::new(store), embedded_dead: None })
         }
         _ => Err(OpenError::Unknown(without_password(url))),
+    }
+}
+
+/// Copies the store of a folder into one file, while a hub uses it or not; says what the copy holds.
+pub fn back_up(url: &str, to: &Path) -> Result<Held, OpenError> {
+    embedded::back_up(&folder(url)?, to).map_err(|error| OpenError::Disk(error.to_string()))
+}
+
+/// Makes the store of a folder from a backup, with a new life of every topic. There must be none.
+pub fn restore(url: &str, from: &Path) -> Result<Held, OpenError> {
+    embedded::restore(&folder(url)?, from).map_err(|error| OpenError::Disk(error.to_string()))
+}
+
+/// The folder of `disk:PATH`.
+fn folder(url: &str) -> Result<PathBuf, OpenError> {
+    match url.strip_prefix("disk:") {
+        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
+        _ => Err(OpenError::NoFolder(url.to_owned())),
     }
 }
 

@@ -20,6 +20,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub async fn start(flags: &[&str]) -> Server {
     let mut line = vec!["fanfare", "--insecure", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"];
     line.push("--redis-listen=127.0.0.1:0");
+    if !flags.iter().any(|flag| flag.starts_with("--store=")) {
+        line.push("--store=memory");
+    }
     line.extend(flags);
     let matches =
         clap::Command::new("fanfare").args(config::arguments()).args_override_self(true).get_matches_from(line);

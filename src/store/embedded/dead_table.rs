@@ -4,7 +4,6 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use tokio::sync::{oneshot, watch};
 
 use super::tables::{id, int, unsigned};
-use super::writer::error_of;
 use crate::domain::dead::DeadLetter;
 use crate::domain::error::Reason;
 use crate::domain::store::StoreError;
@@ -13,7 +12,7 @@ use crate::telemetry;
 /// Bytes of all letters together; the oldest go beyond it.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+type Reply<T> = oneshot::Sender<std::result::Result<T, StoreError>>;
 
 /// A letter's number is its row.
 pub enum DeadCall {
@@ -56,6 +55,19 @@ pub struct DeadTable<'c> {
     /// The number of the newest retry. It never goes back while streams are open, though letters are settled.
     last_retry: u64,
     retries: watch::Sender<u64>,
+    /// Numbers are not given out twice, also when the newest is gone.
+    next_id: u64,
+}
+
+/// The new letter's id and how many others went to make room; or why it has none.
+type Buried = std::result::Result<(String, u64), StoreError>;
+
+pub enum Answer {
+    List(Vec<DeadLetter>),
+    Count(u64),
+    Was(bool),
+    Buried(Buried),
+    Next(Option<(u64, DeadLetter)>),
 }
 
 const COLUMNS: &str = "id, source, entry, time, reason, text, fields, retried";
@@ -65,22 +77,35 @@ impl<'c> DeadTable<'c> {
     pub fn open(connection: &'c Connection, capacity: usize, retries: watch::Sender<u64>) -> Result<DeadTable<'c>> {
         let sql = "SELECT COALESCE(MAX(retried), 0) FROM dead";
         let last_retry = connection.query_row(sql, [], |row| unsigned(row, 0))?;
-        let mut table = DeadTable { connection, capacity: capacity.max(1), count: 0, bytes: 0, last_retry, retries };
+        let sql = "SELECT COALESCE(MAX(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'dead'";
+        let next_id = connection.query_row(sql, [], |row| unsigned(row, 0))?;
+        let capacity = capacity.max(1);
+        let mut table = DeadTable { connection, capacity, count: 0, bytes: 0, last_retry, retries, next_id };
         table.measure()?;
         Ok(table)
     }
 
-    pub fn answer(&mut self, call: DeadCall) {
-        // Nobody waits any more where a reply cannot be sent.
-        match call {
-            DeadCall::List { after, limit, reply } => drop(reply.send(told(self.list(after, limit)))),
-            DeadCall::Count { reply } => drop(reply.send(told(self.count()))),
-            DeadCall::Retry { letter, reply } => drop(reply.send(told(self.retry(letter)))),
-            DeadCall::Drop { letter, reply } => drop(reply.send(told(self.delete("retried IS NULL", letter)))),
-            DeadCall::Bury { letter, reply } => drop(reply.send(self.bury(&letter))),
-            DeadCall::NextRetried { after, reply } => drop(reply.send(told(self.next_retried(after)))),
-            DeadCall::Settle { letter, reply } => drop(reply.send(told(self.delete("retried IS NOT NULL", letter)))),
-        }
+    /// Does what a call asks, within a transaction. What it answers may be told once that is committed.
+    pub fn apply(&mut self, call: &DeadCall) -> Result<Answer> {
+        Ok(match *call {
+            DeadCall::List { after, limit, .. } => Answer::List(self.list(after, limit)?),
+            DeadCall::Count { .. } => Answer::Count(self.count()?),
+            DeadCall::Retry { letter, .. } => Answer::Was(self.retry(letter)?),
+            DeadCall::Drop { letter, .. } => Answer::Was(self.delete("retried IS NULL", letter)?),
+            DeadCall::Bury { ref letter, .. } => Answer::Buried(self.bury(letter)?),
+            DeadCall::NextRetried { after, .. } => Answer::Next(self.next_retried(after)?),
+            DeadCall::Settle { letter, .. } => Answer::Was(self.delete("retried IS NOT NULL", letter)?),
+        })
+    }
+
+    /// Tells the streams of retried letters what a commit has made true.
+    pub fn committed(&self) {
+        self.retries.send_if_modified(|told| std::mem::replace(told, self.last_retry) != self.last_retry);
+    }
+
+    /// Learns anew what is there: a transaction was undone.
+    pub fn undone(&mut self) -> Result<()> {
+        self.measure()
     }
 
     fn list(&self, after: u64, limit: usize) -> Result<Vec<DeadLetter>> {
@@ -94,12 +119,12 @@ impl<'c> DeadTable<'c> {
     }
 
     fn retry(&mut self, letter: u64) -> Result<bool> {
-        let sql = "UPDATE dead SET retried = ?2 WHERE id = ?1 AND retried IS NULL";
+        let sql = "UPDATE dead SET retried = ?2, crc = crc(id, source, entry, time, reason, text, fields, ?2)
+                   WHERE id = ?1 AND retried IS NULL";
         let number = self.last_retry + 1;
         let is_there = self.connection.execute(sql, [int(letter), int(number)])? == 1;
         if is_there {
             self.last_retry = number;
-            self.retries.send_replace(number);
         }
         Ok(is_there)
     }
@@ -120,51 +145,40 @@ impl<'c> DeadTable<'c> {
         Ok(size.is_some())
     }
 
-    fn bury(&mut self, letter: &DeadLetter) -> Result<String, StoreError> {
-        let transaction = self.connection.unchecked_transaction().map_err(|e| error_of(&e))?;
-        let row = self.insert(letter).map_err(|e| error_of(&e));
-        let done = row.and_then(|row| self.make_room(row).map(|gone| (row, gone)));
-        let done = done.and_then(|done| transaction.commit().map(|()| done).map_err(|e| error_of(&e)));
-        match done {
-            Ok((row, gone)) => {
-                metrics::counter!(telemetry::DEAD_DISPLACED).increment(gone);
-                Ok(row.to_string())
-            }
-            Err(error) => {
-                // The transaction is undone by now.
-                self.measure().map_err(|e| error_of(&e))?;
-                Err(error)
-            }
+    fn bury(&mut self, letter: &DeadLetter) -> Result<Buried> {
+        let fields = packed(&letter.fields);
+        let size = (fields.len() + letter.text.len()) as u64;
+        if let Err(full) = self.has_room(size)? {
+            return Ok(Err(full));
         }
-    }
-
-    fn insert(&mut self, letter: &DeadLetter) -> Result<i64> {
-        let DeadLetter { source, entry, time, reason, text, fields, .. } = letter;
-        let sql = format!(
-            "INSERT INTO dead (source, entry, time, reason, text, fields) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             RETURNING id, {SIZE}"
-        );
-        let values = params![source, entry, int(*time), reason.as_str(), text, packed(fields)];
-        let (row, size) = self.connection.query_row(&sql, values, |row| Ok((row.get(0)?, unsigned(row, 1)?)))?;
-        self.count += 1;
-        self.bytes += size;
-        Ok(row)
-    }
-
-    /// Removes the oldest while there are too many: not the new one, and none that its source may be reading.
-    fn make_room(&mut self, new: i64) -> Result<u64, StoreError> {
         let mut gone = 0;
-        while self.count > self.capacity || self.bytes > MAX_BYTES {
-            let sql = "SELECT MIN(id) FROM dead WHERE retried IS NULL AND id < ?1";
-            let oldest: Option<i64> =
-                self.connection.query_row(sql, [new], |row| row.get(0)).map_err(|e| error_of(&e))?;
-            let Some(oldest) = oldest else {
-                return Err(StoreError::Full("the dead letters that were retried leave no room for more".into()));
-            };
-            self.delete("retried IS NULL", oldest as u64).map_err(|e| error_of(&e))?;
+        while self.count + 1 > self.capacity || self.bytes + size > MAX_BYTES {
+            let sql = "SELECT MIN(id) FROM dead WHERE retried IS NULL";
+            let Some(oldest) = self.connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))? else { break };
+            self.delete("retried IS NULL", oldest as u64)?;
             gone += 1;
         }
-        Ok(gone)
+        let DeadLetter { source, entry, time, reason, text, .. } = letter;
+        let row = self.next_id;
+        let sql = "INSERT INTO dead VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, crc(?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL))";
+        let values = params![int(row), source, entry, int(*time), reason.as_str(), text, fields];
+        self.connection.prepare_cached(sql)?.execute(values)?;
+        self.next_id += 1;
+        self.count += 1;
+        self.bytes += size;
+        Ok(Ok((row.to_string(), gone)))
+    }
+
+    /// Whether one of this size would fit if all went that may go: none that its source may be reading.
+    fn has_room(&self, size: u64) -> Result<std::result::Result<(), StoreError>> {
+        if self.count < self.capacity && self.bytes + size <= MAX_BYTES {
+            return Ok(Ok(()));
+        }
+        let sql = format!("SELECT COUNT(*), COALESCE(SUM({SIZE}), 0) FROM dead WHERE retried IS NOT NULL");
+        let (count, bytes) = self.connection.query_row(&sql, [], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))?;
+        let fits = (count as usize) < self.capacity && bytes + size <= MAX_BYTES;
+        let full = || StoreError::Full("the dead letters that were retried leave no room for more".into());
+        Ok(fits.then_some(()).ok_or_else(full))
     }
 
     fn measure(&mut self) -> Result<()> {
@@ -176,6 +190,29 @@ impl<'c> DeadTable<'c> {
 }
 
 impl DeadCall {
+    /// Tells what was asked for. Nobody waits any more where a reply cannot be sent.
+    pub fn deliver(self, answer: Answer) {
+        match (self, answer) {
+            (DeadCall::List { reply, .. }, Answer::List(letters)) => drop(reply.send(Ok(letters))),
+            (DeadCall::Count { reply }, Answer::Count(count)) => drop(reply.send(Ok(count))),
+            (DeadCall::NextRetried { reply, .. }, Answer::Next(next)) => drop(reply.send(Ok(next))),
+            (DeadCall::Bury { reply, .. }, Answer::Buried(buried)) => drop(reply.send(buried.map(|(row, gone)| {
+                metrics::counter!(telemetry::DEAD_DISPLACED).increment(gone);
+                row
+            }))),
+            (
+                DeadCall::Retry { reply, .. } | DeadCall::Drop { reply, .. } | DeadCall::Settle { reply, .. },
+                Answer::Was(was),
+            ) => drop(reply.send(Ok(was))),
+            _ => unreachable!("each call has its own answer"),
+        }
+    }
+
+    /// Whether it makes the store larger.
+    pub fn stores(&self) -> bool {
+        matches!(self, DeadCall::Bury { .. })
+    }
+
     pub fn refuse(self, error: StoreError) {
         match self {
             DeadCall::List { reply, .. } => drop(reply.send(Err(error))),
@@ -194,10 +231,6 @@ impl DeadCall {
             _ => 0,
         }
     }
-}
-
-fn told<T>(result: Result<T>) -> Result<T, StoreError> {
-    result.map_err(|e| error_of(&e))
 }
 
 fn letter_of(row: &Row) -> Result<DeadLetter> {

@@ -16,6 +16,8 @@ use crate::domain::store::{Append, Appended, Page, ReadFrom, ReadLimit, StoreErr
 
 /// Messages that one transaction takes, if no single call has more.
 const GROUP_ITEMS: usize = 8_192;
+/// Calls of other kinds that one transaction takes; each may answer a page.
+const GROUP_OTHERS: usize = 64;
 /// Topics that begin or end to be watched in one turn of the writer.
 const WATCHES_A_TURN: usize = 4_096;
 
@@ -32,19 +34,14 @@ pub enum Call {
     Dead(DeadCall),
 }
 
-/// What the writer does next: appends that become one transaction, or one other call.
-pub enum Job {
-    Appends(Vec<AppendCall>),
-    Other(Call),
-}
-
 /// One turn of the writer. Wishes of the feed come before the job.
 #[derive(Default)]
 pub struct Turn {
     /// A new feed takes the place of the one before; nothing is watched yet.
     pub feed: Option<Arc<Outlet>>,
     pub watches: Vec<(Topic, bool)>,
-    pub job: Option<Job>,
+    /// In the order in which they were made; they become one transaction.
+    pub calls: Vec<Call>,
     /// Everything accepted is done, and nothing more will come.
     pub is_over: bool,
 }
@@ -111,10 +108,12 @@ impl Inbox {
                 }
             }
             if !is_held || state.others > 0 || turn.feed.is_some() {
-                turn.job = state.take_job();
+                // While it is full, no further than to the first call that must not wait.
+                turn.calls = state.take_calls(if is_held { 1 } else { GROUP_OTHERS });
             }
-            turn.is_over = state.is_closing && turn.job.is_none() && state.calls.is_empty();
-            if has_waited || turn.is_over || turn.feed.is_some() || !turn.watches.is_empty() || turn.job.is_some() {
+            let is_idle = turn.feed.is_none() && turn.watches.is_empty() && turn.calls.is_empty();
+            turn.is_over = state.is_closing && turn.calls.is_empty() && state.calls.is_empty();
+            if has_waited || turn.is_over || !is_idle {
                 return turn;
             }
             state = self.wake.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
@@ -222,29 +221,38 @@ impl Inbox {
 }
 
 impl State {
-    fn take_job(&mut self) -> Option<Job> {
-        let mut appends = Vec::new();
-        let mut items = 0;
-        while let Some(call) = self.calls.front() {
+    fn take_calls(&mut self, most_others: usize) -> Vec<Call> {
+        let mut taken = Vec::new();
+        let (mut items, mut others) = (0, 0);
+        while let Some(call) = self.calls.front()
+            && others < most_others
+        {
             match call {
-                Call::Append(call) if appends.is_empty() || items + call.batch.len() <= GROUP_ITEMS => {
+                Call::Append(call) if taken.is_empty() || items + call.batch.len() <= GROUP_ITEMS => {
                     items += call.batch.len();
                 }
-                _ if appends.is_empty() => self.others -= 1,
-                _ => break,
+                Call::Append(_) => break,
+                _ => others += 1,
             }
             let call = self.calls.pop_front().expect("it was looked at just now");
             self.bytes -= bytes_of(&call);
-            match call {
-                Call::Append(call) => appends.push(call),
-                other => return Some(Job::Other(other)),
-            }
+            taken.push(call);
         }
-        (!appends.is_empty()).then_some(Job::Appends(appends))
+        self.others -= others;
+        taken
     }
 }
 
 impl Call {
+    /// Whether it makes the store larger: what is refused when there is no room.
+    pub fn stores(&self) -> bool {
+        match self {
+            Call::Append(_) => true,
+            Call::Read { .. } => false,
+            Call::Dead(call) => call.stores(),
+        }
+    }
+
     pub fn refuse(self, error: StoreError) {
         // Nobody waits any more where a reply cannot be sent.
         match self {

@@ -97,7 +97,7 @@ impl Log<'_> {
         let at = self.store(id, publication, now)?;
         if let (Some(key), Some(digest)) = (&publication.idempotency_key, digest) {
             let expires = now.saturating_add(millis(self.bounds.window));
-            let known = KnownKey { digest, epoch: at.epoch.to_string(), offset: at.offset, expires };
+            let known = KnownKey { digest, epoch: at.epoch.to_string(), offset: at.offset, expires, is_whole: true };
             self.tables.insert_key(id, key, &known)?;
             self.keys += 1;
         }
@@ -128,12 +128,16 @@ impl Log<'_> {
                 break;
             }
             bytes += entry.bytes as usize;
+            let at = Position::new(record.lives.epoch_of(offset), offset);
+            let Some(body) = self.tables.body(entry.seq)? else {
+                return Err(StoreError::Broken(format!("the message at {at} is damaged in the store's file")).into());
+            };
             messages.push(Message {
                 topic: record.name.clone(),
-                at: Position::new(record.lives.epoch_of(offset), offset),
+                at,
                 time: entry.time,
                 expires: (entry.expires != 0).then_some(entry.expires),
-                body: Body::from_canonical(self.tables.body(entry.seq)?),
+                body: Body::from_canonical(body),
             });
         }
         let end = Position::new(start.epoch, end);
@@ -180,6 +184,9 @@ impl Log<'_> {
     /// Where the same was stored under this key; an error if it was something else, or if there is no room for a key.
     fn repeated(&mut self, id: usize, key: &str, digest: &[u8], now: u64) -> Result<Option<Position>, Failure> {
         match self.tables.find_key(id, key)? {
+            Some(known) if !known.is_whole => {
+                Err(StoreError::Broken("this idempotency_key is damaged in the store's file".into()).into())
+            }
             Some(known) if known.expires > now => {
                 let epoch = known.epoch.parse().map_err(|e| StoreError::Broken(format!("idempotency table: {e}")))?;
                 let at = Position::new(epoch, known.offset);

@@ -1,23 +1,27 @@
-//! The embedded store: SQLite in one thread of this process, here in its in-memory form.
+//! The embedded store: SQLite in one thread of this process, in memory or in a file.
 //!
 //! Calls go into a bounded inbox when they are made (`inbox`), the thread takes them in groups (`writer`), the log
 //! applies them (`log`, `record`, `entries`, `tables`), removes what is over (`sweep`), and stored messages go out through the feed
-//! (`feed`). Dead letters of sources that keep no entries live in the same database (`dead`).
+//! (`feed`). Dead letters of sources that keep no entries live in the same database (`dead`). What only a file needs is in
+//! `disk`.
 
 mod dead;
 mod dead_table;
+mod disk;
 mod entries;
 mod feed;
 mod inbox;
 mod log;
 mod rebuild;
 mod record;
+mod sum;
 mod sweep;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -25,6 +29,8 @@ use futures::stream::BoxStream;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+pub use self::disk::{DiskError, back_up, restore};
+use self::disk::{Found, Guard, Keep};
 use self::inbox::{AppendCall, Call, Inbox};
 use super::Options;
 use crate::domain::dead::DeadLetterBox;
@@ -35,34 +41,58 @@ use crate::domain::store::{
 };
 use crate::domain::topic::{Mode, Rules};
 
+/// Bytes of all messages of a store in memory, where nobody has said how many.
+const USUAL_TOTAL_IN_MEMORY: u64 = 1 << 30;
+
 pub struct EmbeddedStore {
     inbox: Arc<Inbox>,
     rules: Rules,
     feed_capacity: usize,
+    durability: Durability,
 }
+
+/// A store, and where the hub's own door keeps its dead letters.
+type Both = (Arc<EmbeddedStore>, Arc<dyn DeadLetterBox>);
 
 /// Opens a store that lives as long as the process.
-pub fn open_in_memory(options: &Options) -> Result<(Arc<EmbeddedStore>, Arc<dyn DeadLetterBox>), StoreError> {
+pub fn open_in_memory(options: &Options) -> Result<Both, StoreError> {
     let connection = tables::open_in_memory().map_err(|e| writer::error_of(&e))?;
-    open(connection, options)
+    open(connection, None, options)
 }
 
-fn open(connection: Connection, options: &Options) -> Result<(Arc<EmbeddedStore>, Arc<dyn DeadLetterBox>), StoreError> {
+/// Opens the store of a folder; makes it if there is none. Takes as long as reading all of it.
+pub fn open_on_disk(folder: &Path, options: &Options) -> Result<Both, OpenDiskError> {
+    let Found { connection, guard, keep } = disk::open(folder, options.accept_loss)?;
+    Ok(open(connection, Some((guard, keep)), options)?)
+}
+
+/// Why a store on disk does not open: for a reason of its file, or of the process.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenDiskError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn open(connection: Connection, disk: Option<(Guard, Keep)>, options: &Options) -> Result<Both, StoreError> {
     let inbox = Arc::new(Inbox::new(options.waiting_calls, options.waiting_bytes));
+    let durability = if disk.is_some() { Durability::Disk } else { Durability::Memory };
+    let usual = disk.as_ref().map_or(USUAL_TOTAL_IN_MEMORY, |(_, keep)| keep.room.usual_total());
     let rules = Rules::new((&options.retention).into(), &options.rules);
     let bounds = log::Bounds {
         rules: rules.clone(),
         window: options.retention.idempotency_window,
-        bytes: options.total_bytes,
+        bytes: if options.total_bytes == 0 { usual } else { options.total_bytes },
         topics: options.topics,
         keys: options.idempotency_keys,
-        durability: Durability::Memory,
+        durability,
     };
     let (retries, retried) = watch::channel(0);
     let (dead_letters, clock) = (options.dead_letters, options.clock.clone());
-    writer::start(writer::Setup { connection, bounds, dead_letters, retries, clock }, inbox.clone())?;
+    writer::start(writer::Setup { connection, disk, bounds, dead_letters, retries, clock }, inbox.clone())?;
     let dead = Arc::new(dead::EmbeddedDead::new(inbox.clone(), dead_letters, retried));
-    Ok((Arc::new(EmbeddedStore { inbox, rules, feed_capacity: options.feed_capacity }), dead))
+    Ok((Arc::new(EmbeddedStore { inbox, rules, feed_capacity: options.feed_capacity, durability }), dead))
 }
 
 impl Store for EmbeddedStore {
@@ -95,7 +125,8 @@ impl Store for EmbeddedStore {
     }
 
     fn status(&self) -> StoreStatus {
-        StoreStatus { trouble: self.inbox.trouble(), durability: Durability::Memory, kind: "memory" }
+        let kind = if self.durability == Durability::Disk { "disk" } else { "memory" };
+        StoreStatus { trouble: self.inbox.trouble(), durability: self.durability, kind }
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {

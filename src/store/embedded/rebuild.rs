@@ -87,7 +87,7 @@ impl<'c> Log<'c> {
             self.tables.set_mode(id, self.topics[id].settings.mode)?;
             self.keep_head(id)?;
         }
-        self.tables.commit()
+        Ok(self.tables.commit()?)
     }
 
     /// Records without entries; answers what the row of each tells.

@@ -1,5 +1,25 @@
 -- The tables of the embedded store, the same in memory and in a file.
 -- Times are milliseconds since 1970. Operators may read this file; only the hub writes it.
+-- Every table ends with `crc`, the sum over its other columns in their order (see `sum.rs`); 0 in memory.
+
+-- One row, in a file only: which store this is, and the sum over the text of these tables.
+CREATE TABLE store (
+    id      INTEGER PRIMARY KEY CHECK (id = 1),
+    life    TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    tables  INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    crc     INTEGER NOT NULL
+);
+
+-- In a file only: how many rows each table has and the sum of their sums, as of each commit; under the name `commits`
+-- how many commits there were.
+CREATE TABLE tallies (
+    name TEXT PRIMARY KEY,
+    rows INTEGER NOT NULL,
+    sum  INTEGER NOT NULL,
+    crc  INTEGER NOT NULL
+) WITHOUT ROWID;
 
 CREATE TABLE topics (
     id      INTEGER PRIMARY KEY,
@@ -9,7 +29,8 @@ CREATE TABLE topics (
     touched INTEGER NOT NULL,
     -- The mode that its messages were kept in, and, in mode `latest`, the newest offset that bounds took.
     mode    TEXT NOT NULL,
-    floor   INTEGER NOT NULL
+    floor   INTEGER NOT NULL,
+    crc     INTEGER NOT NULL
 );
 
 -- The lives of a topic, oldest first: each begins after its base offset.
@@ -18,6 +39,7 @@ CREATE TABLE lives (
     ordinal  INTEGER NOT NULL,
     epoch    TEXT NOT NULL,
     base     INTEGER NOT NULL,
+    crc      INTEGER NOT NULL,
     PRIMARY KEY (topic_id, ordinal)
 ) WITHOUT ROWID;
 
@@ -28,6 +50,7 @@ CREATE TABLE fences (
     life     TEXT NOT NULL,
     ms       INTEGER NOT NULL,
     seq      INTEGER NOT NULL,
+    crc      INTEGER NOT NULL,
     PRIMARY KEY (topic_id, source)
 ) WITHOUT ROWID;
 
@@ -41,7 +64,8 @@ CREATE TABLE messages (
     expires  INTEGER NOT NULL,
     -- What it replaces in mode `latest`; part of the body too.
     key      TEXT,
-    body     BLOB NOT NULL
+    body     BLOB NOT NULL,
+    crc      INTEGER NOT NULL
 );
 
 CREATE TABLE idempotency (
@@ -52,6 +76,7 @@ CREATE TABLE idempotency (
     epoch    TEXT NOT NULL,
     offset   INTEGER NOT NULL,
     expires  INTEGER NOT NULL,
+    crc      INTEGER NOT NULL,
     UNIQUE (topic_id, key)
 );
 
@@ -64,6 +89,7 @@ CREATE TABLE dead (
     reason  TEXT NOT NULL,
     text    TEXT NOT NULL,
     fields  BLOB NOT NULL,
-    retried INTEGER
+    retried INTEGER,
+    crc     INTEGER NOT NULL
 );
 CREATE INDEX dead_retried ON dead (retried) WHERE retried IS NOT NULL;

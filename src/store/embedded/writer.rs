@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::watch;
 
-use super::dead_table::DeadTable;
+use super::dead_table::{Answer, DeadTable};
+use super::disk::{self, Guard, Keep};
 use super::feed::Outlet;
-use super::inbox::{AppendCall, Call, Inbox, Job};
+use super::inbox::{Call, Inbox};
 use super::log::{Bounds, Failure, Log, millis};
-use super::tables::Tables;
-use crate::domain::message::Message;
+use super::tables::{CommitError, Tables};
+use crate::domain::message::{Message, Publication};
 use crate::domain::name::Topic;
-use crate::domain::store::{Append, Appended, FeedEvent, StoreError};
+use crate::domain::store::{Append, Appended, FeedEvent, Page, StoreError};
 use crate::store::Clock;
 
 /// How often a store at rest looks for what had its time.
@@ -25,6 +26,8 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
 pub struct Setup {
     pub connection: Connection,
+    /// What a store in a file needs beside it.
+    pub disk: Option<(Guard, Keep)>,
     pub bounds: Bounds,
     pub dead_letters: usize,
     /// Told of every retry of a dead letter.
@@ -39,14 +42,23 @@ pub fn start(setup: Setup, inbox: Arc<Inbox>) -> Result<(), StoreError> {
     let ending = Ending(inbox.clone());
     let run = move || {
         let ending = ending;
-        let Setup { connection, bounds, dead_letters, retries, clock } = setup;
-        let parts = Tables::prepare(&connection)
+        let Setup { connection, disk, bounds, dead_letters, retries, clock } = setup;
+        let (guard, keep) = disk.unzip();
+        let parts = Tables::prepare(&connection, guard)
             .and_then(|tables| Ok((Log::open(tables, bounds)?, DeadTable::open(&connection, dead_letters, retries)?)));
         match parts {
             Ok((log, dead)) => {
                 drop(ready.send(Ok(())));
-                Writer { log, dead, clock, inbox: inbox.clone(), feed: None, has_more_to_sweep: false }.run();
-                ending.0.end("it is closed");
+                let parts = Parts { log, dead, clock };
+                let inbox = inbox.clone();
+                let mut writer =
+                    Writer { parts, inbox, feed: None, has_more_to_sweep: false, has_failed: false, keep, low: None };
+                writer.run();
+                writer.close();
+                match writer.has_failed {
+                    true => ending.0.end("a commit failed; restart the hub, which looks at what is stored"),
+                    false => ending.0.end("it is closed"),
+                }
             }
             Err(error) => drop(ready.send(Err(error_of(&error)))),
         }
@@ -68,12 +80,30 @@ impl Drop for Ending {
 }
 
 struct Writer<'c> {
-    log: Log<'c>,
-    dead: DeadTable<'c>,
-    clock: Clock,
+    parts: Parts<'c>,
     inbox: Arc<Inbox>,
     feed: Option<Arc<Outlet>>,
     has_more_to_sweep: bool,
+    /// A commit failed in such a way that nobody knows what is stored: nothing more is done.
+    has_failed: bool,
+    /// What a store in a file needs beside it.
+    keep: Option<Keep>,
+    /// Why nothing may be stored now.
+    low: Option<String>,
+}
+
+/// What a transaction works with.
+struct Parts<'c> {
+    log: Log<'c>,
+    dead: DeadTable<'c>,
+    clock: Clock,
+}
+
+/// What became of a call, to be told when it is committed.
+enum Outcome {
+    Appended(Vec<Result<Appended, StoreError>>),
+    Read(Result<Page, StoreError>),
+    Dead(Answer),
 }
 
 impl Writer<'_> {
@@ -87,16 +117,17 @@ impl Writer<'_> {
                 break;
             }
             if let Some(feed) = turn.feed {
-                self.log.watched.clear();
+                self.parts.log.watched.clear();
                 if let Some(before) = self.feed.replace(feed) {
                     before.end();
                 }
             }
             self.watch(turn.watches);
-            match turn.job {
-                Some(Job::Appends(calls)) => self.append(calls),
-                Some(Job::Other(call)) => self.answer(call),
-                None => {}
+            if !turn.calls.is_empty() {
+                self.work(turn.calls);
+            }
+            if self.has_failed {
+                break;
             }
             if self.has_more_to_sweep || swept.elapsed() >= SWEEP_EVERY {
                 self.sweep();
@@ -109,10 +140,10 @@ impl Writer<'_> {
         let mut events = Vec::new();
         for (topic, is_wanted) in wishes {
             if is_wanted {
-                self.log.watched.insert(topic.clone());
+                self.parts.log.watched.insert(topic.clone());
                 events.push(FeedEvent::Watching(topic));
             } else {
-                self.log.watched.remove(&topic);
+                self.parts.log.watched.remove(&topic);
             }
         }
         if let Some(feed) = &self.feed
@@ -122,117 +153,198 @@ impl Writer<'_> {
         }
     }
 
-    fn append(&mut self, calls: Vec<AppendCall>) {
-        let answers = self.in_transaction(|log, clock| {
-            let mut answers = Vec::with_capacity(calls.len());
-            for call in &calls {
-                let now = clock();
-                let mut results = Vec::with_capacity(call.batch.len());
-                let mut held = Held::default();
-                for item in &call.batch {
-                    results.push(match held.check(item).and_then(|()| log.append(item, now)) {
-                        Ok(appended) => Ok(appended),
-                        Err(Failure::Refused(error)) => {
-                            held.note(item, &error);
-                            Err(error)
-                        }
-                        Err(Failure::Sql(error)) => return Err(error),
-                    });
-                }
-                answers.push(results);
+    /// Does what was asked in one transaction, feeds what it has stored, and answers.
+    fn work(&mut self, mut calls: Vec<Call>) {
+        self.look_for_room();
+        if let Some(low) = &self.low {
+            for call in calls.extract_if(.., |call| call.stores()) {
+                call.refuse(StoreError::Full(low.clone()));
             }
-            Ok(answers)
-        });
-        let answers = match answers {
-            Ok(answers) => answers,
+        }
+        let all = |parts: &mut Parts| calls.iter().map(|call| parts.apply(call)).collect::<rusqlite::Result<Vec<_>>>();
+        match self.in_transaction(all) {
+            Ok(outcomes) => self.deliver(calls.into_iter().zip(outcomes).collect()),
             Err(error) => {
                 for call in calls {
-                    Call::Append(call).refuse(error.clone());
+                    self.work_alone(call, &error);
                 }
-                return;
             }
-        };
-        let (mut events, mut replies) = (Vec::new(), Vec::with_capacity(answers.len()));
-        for (AppendCall { batch, reply }, answers) in calls.into_iter().zip(answers) {
-            if self.feed.is_some() && !self.log.watched.is_empty() {
-                let stored = batch.into_iter().zip(&answers).filter_map(|(item, answer)| self.to_feed(item, answer));
-                events.extend(stored);
-            }
-            replies.push((reply, answers));
-        }
-        // Fed before it is answered: whoever has an answer knows that the message is on its way.
-        if let Some(feed) = &self.feed
-            && !events.is_empty()
-        {
-            feed.push(events);
-        }
-        for (reply, answers) in replies {
-            drop(reply.send(answers));
         }
     }
 
-    fn to_feed(&self, item: Append, answer: &Result<Appended, StoreError>) -> Option<FeedEvent> {
-        let Ok(Appended::Stored { at, time }) = *answer else { return None };
-        let publication = item.publication;
-        self.log.watched.contains(&publication.topic).then(|| {
-            let expires = publication.ttl.map(|ttl| time.saturating_add(millis(ttl)));
-            FeedEvent::Message(Message { topic: publication.topic, at, time, expires, body: publication.body })
+    /// The transaction that this call was part of has failed. What stores messages fails with it; a read or an
+    /// acknowledgement may have been well by itself.
+    fn work_alone(&mut self, call: Call, error: &StoreError) {
+        if self.has_failed || call.stores() {
+            return call.refuse(error.clone());
+        }
+        match self.in_transaction(|parts| parts.apply(&call)) {
+            Ok(outcome) => self.deliver(vec![(call, outcome)]),
+            Err(error) => call.refuse(error),
+        }
+    }
+
+    fn deliver(&mut self, done: Vec<(Call, Outcome)>) {
+        // Fed before it is answered: whoever has an answer knows that the message is on its way.
+        if let Some(feed) = &self.feed
+            && !self.parts.log.watched.is_empty()
+        {
+            let events: Vec<FeedEvent> = done.iter().flat_map(|(call, outcome)| self.to_feed(call, outcome)).collect();
+            if !events.is_empty() {
+                feed.push(events);
+            }
+        }
+        for (call, outcome) in done {
+            // Nobody waits any more where a reply cannot be sent.
+            match (call, outcome) {
+                (Call::Append(call), Outcome::Appended(answers)) => drop(call.reply.send(answers)),
+                (Call::Read { reply, .. }, Outcome::Read(page)) => drop(reply.send(page)),
+                (Call::Dead(call), Outcome::Dead(answer)) => call.deliver(answer),
+                _ => unreachable!("each call has its own outcome"),
+            }
+        }
+    }
+
+    fn to_feed<'a>(&'a self, call: &'a Call, outcome: &'a Outcome) -> impl Iterator<Item = FeedEvent> + 'a {
+        let both = match (call, outcome) {
+            (Call::Append(call), Outcome::Appended(answers)) => Some(call.batch.iter().zip(answers)),
+            _ => None,
+        };
+        both.into_iter().flatten().filter_map(|(item, answer)| {
+            let Ok(Appended::Stored { at, time }) = *answer else { return None };
+            let Publication { topic, body, ttl, .. } = &item.publication;
+            let expires = ttl.map(|ttl| time.saturating_add(millis(ttl)));
+            let message = || Message { topic: topic.clone(), at, time, expires, body: body.clone() };
+            self.parts.log.watched.contains(topic).then(|| FeedEvent::Message(message()))
         })
     }
 
-    fn answer(&mut self, call: Call) {
-        match call {
-            Call::Append(call) => self.append(vec![call]),
-            Call::Dead(call) => self.dead.answer(call),
-            Call::Read { topic, from, limit, reply } => {
-                let now = (self.clock)();
-                let read = |log: &mut Log| match log.read(&topic, from, limit, now) {
-                    Ok(page) => Ok(Ok(page)),
-                    Err(Failure::Refused(error)) => Ok(Err(error)),
-                    Err(Failure::Sql(error)) => Err(error),
-                };
-                // Only the beginning of a life writes something.
-                let page = if self.log.knows(&topic, now) {
-                    read(&mut self.log).map_err(|e| error_of(&e))
-                } else {
-                    self.in_transaction(|log, _| read(log))
-                };
-                drop(reply.send(page.and_then(|page| page)));
-            }
-        }
-    }
-
     fn sweep(&mut self) {
-        let more = self.in_transaction(|log, clock| log.sweep(clock()));
+        let more = self.in_transaction(|parts| {
+            let now = (parts.clock)();
+            parts.log.sweep(now)
+        });
         self.has_more_to_sweep = more.unwrap_or(false);
+        self.tend();
     }
 
-    fn in_transaction<T>(
-        &mut self,
-        work: impl FnOnce(&mut Log, &Clock) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
-        let done = self.log.tables.begin().and_then(|()| {
-            let done = work(&mut self.log, &self.clock)?;
-            self.log.tables.commit()?;
-            Ok(done)
-        });
-        match done {
-            Ok(done) => {
-                if self.inbox.trouble().is_some() {
-                    self.inbox.set_trouble(None);
-                }
-                Ok(done)
+    /// Looks whether anything may be stored; what was told of it in the status is brought up to date.
+    fn look_for_room(&mut self) {
+        let Some(keep) = &mut self.keep else { return };
+        let low = keep.room.refusal();
+        if low.is_some() != self.low.is_some() {
+            match &low {
+                Some(low) => tracing::warn!(low, "nothing more is stored"),
+                None => tracing::info!("there is room again"),
             }
-            Err(error) => {
-                let error = error_of(&error);
-                tracing::error!(%error, "a transaction of the store failed and is undone");
-                self.inbox.set_trouble(Some(error.to_string()));
-                // Without this we would go on with what never happened.
-                let undone = self.log.tables.roll_back().and_then(|()| self.log.rebuild());
-                undone.unwrap_or_else(|e| panic!("the store cannot undo a failed transaction: {e}"));
-                Err(error)
+            self.inbox.set_trouble(low.clone());
+        }
+        self.low = low;
+    }
+
+    /// What a file needs now and then.
+    fn tend(&mut self) {
+        self.look_for_room();
+        let Some(keep) = &mut self.keep else { return };
+        keep.room.rest();
+        let connection = self.parts.log.tables.connection;
+        if let Err(error) = disk::give_back(connection, self.low.is_some()) {
+            tracing::debug!(%error, "no pages are given back now");
+        }
+        if let Some(guard) = &mut self.parts.log.tables.guard {
+            guard.rest();
+        }
+    }
+
+    /// Leaves the file with an empty log, and the folder to others.
+    fn close(&mut self) {
+        let Some(Keep { checkpoints, lock, .. }) = self.keep.take() else { return };
+        drop(checkpoints);
+        if !self.has_failed
+            && let Err(error) = disk::empty(self.parts.log.tables.connection)
+        {
+            tracing::warn!(%error, "the log stays beside the file; the next start carries it over");
+        }
+        drop(self.parts.log.tables.guard.take());
+        drop(lock);
+    }
+
+    fn in_transaction<T>(&mut self, work: impl FnOnce(&mut Parts) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let parts = &mut self.parts;
+        let done = parts.log.tables.begin().and_then(|()| work(parts)).map_err(CommitError::Undone);
+        let done = done.and_then(|done| parts.log.tables.commit().map(|()| done));
+        let error = match done {
+            Ok(done) => {
+                parts.dead.committed();
+                if self.inbox.trouble() != self.low {
+                    self.inbox.set_trouble(self.low.clone());
+                }
+                if let Some(keep) = &self.keep {
+                    keep.checkpoints.note();
+                    if keep.checkpoints.must_empty()
+                        && let Err(error) = disk::empty(parts.log.tables.connection)
+                    {
+                        tracing::warn!(%error, "the store's log is too long and cannot be emptied");
+                    }
+                }
+                return Ok(done);
+            }
+            Err(error) => error,
+        };
+        if let CommitError::Unknown(error) = error {
+            // What the disk has of it shows at the next opening. Going on would be building on it.
+            tracing::error!(%error, "a commit failed and may be stored or not: the store ends; restart the hub");
+            self.has_failed = true;
+            return Err(StoreError::Unconfirmed(error.to_string()));
+        }
+        let error = error_of(&error.into());
+        if let (Some(keep), StoreError::Full(_)) = (&mut self.keep, &error) {
+            keep.room.note_full();
+        }
+        tracing::error!(%error, "a transaction of the store failed and is undone");
+        self.inbox.set_trouble(Some(error.to_string()));
+        // Without this we would go on with what never happened.
+        let undone = parts.log.tables.roll_back().and_then(|()| parts.log.rebuild()).and_then(|()| parts.dead.undone());
+        undone.unwrap_or_else(|e| panic!("the store cannot undo a failed transaction: {e}"));
+        Err(error)
+    }
+}
+
+impl Parts<'_> {
+    /// Does what a call asks, within a transaction. An error takes the whole transaction with it.
+    fn apply(&mut self, call: &Call) -> rusqlite::Result<Outcome> {
+        match call {
+            Call::Append(call) => self.append(&call.batch).map(Outcome::Appended),
+            Call::Dead(call) => self.dead.apply(call).map(Outcome::Dead),
+            Call::Read { topic, from, limit, .. } => {
+                let now = (self.clock)();
+                // Only the beginning of a life writes something, which a failure must undo.
+                let is_known = self.log.knows(topic, now);
+                match self.log.read(topic, *from, *limit, now) {
+                    Ok(page) => Ok(Outcome::Read(Ok(page))),
+                    Err(Failure::Refused(error)) => Ok(Outcome::Read(Err(error))),
+                    Err(Failure::Sql(error)) if is_known => Ok(Outcome::Read(Err(error_of(&error)))),
+                    Err(Failure::Sql(error)) => Err(error),
+                }
             }
         }
+    }
+
+    fn append(&mut self, batch: &[Append]) -> rusqlite::Result<Vec<Result<Appended, StoreError>>> {
+        let now = (self.clock)();
+        let mut results = Vec::with_capacity(batch.len());
+        let mut held = Held::default();
+        for item in batch {
+            results.push(match held.check(item).and_then(|()| self.log.append(item, now)) {
+                Ok(appended) => Ok(appended),
+                Err(Failure::Refused(error)) => {
+                    held.note(item, &error);
+                    Err(error)
+                }
+                Err(Failure::Sql(error)) => return Err(error),
+            });
+        }
+        Ok(results)
     }
 }
 

@@ -1,0 +1,103 @@
+//! The room on the volume. Storing is refused while there is little of it, before SQLite finds none: what is there can
+//! then still be acknowledged and deleted, and deleting needs room too. For a volume that others fill there is a
+//! ballast, a file that is given up when a deletion finds no room, and made again when there is enough.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+use super::folder::Folder;
+
+const MIB: u64 = 1 << 20;
+/// Free bytes below which nothing is stored: so many, or a share of a small volume.
+const RESERVE: u64 = 32 * MIB;
+const RESERVE_SHARE: u64 = 20;
+/// The size of the ballast, or its share of a small volume.
+const BALLAST: u64 = 16 * MIB;
+const BALLAST_SHARE: u64 = 50;
+/// How long nothing is stored after SQLite found no room where the volume tells of some: a quota, or a limit of the process.
+const REST: Duration = Duration::from_secs(1);
+/// What all messages may take unless somebody says: so much, or four fifths of the volume.
+const TOTAL: u64 = 10 << 30;
+
+pub struct Room {
+    folder: PathBuf,
+    ballast: PathBuf,
+    size: u64,
+    reserve: u64,
+    volume: u64,
+    rests_until: Option<Instant>,
+}
+
+impl Room {
+    pub fn open(folder: &Folder) -> io::Result<Room> {
+        let (volume, _) = measure(folder.root())?;
+        let mut room = Room {
+            folder: folder.root().to_owned(),
+            ballast: folder.ballast(),
+            size: BALLAST.min(volume / BALLAST_SHARE),
+            reserve: RESERVE.min(volume / RESERVE_SHARE),
+            volume,
+            rests_until: None,
+        };
+        room.rest();
+        Ok(room)
+    }
+
+    /// Bytes of all messages, where nobody has said how many.
+    pub fn usual_total(&self) -> u64 {
+        TOTAL.min(self.volume / 5 * 4)
+    }
+
+    /// Why nothing may be stored now. Costs a system call.
+    pub fn refusal(&mut self) -> Option<String> {
+        if self.rests_until.is_some_and(|until| Instant::now() < until) {
+            return Some(format!("there is no room left in {}", self.folder.display()));
+        }
+        self.rests_until = None;
+        let free = self.free()?;
+        (free < self.reserve).then(|| {
+            let (free, reserve, folder) = (free / MIB, self.reserve.div_ceil(MIB), self.folder.display());
+            format!("{free} MiB are free for {folder}, {reserve} MiB are kept for what makes room; free some")
+        })
+    }
+
+    /// SQLite found no room: gives up the ballast.
+    pub fn note_full(&mut self) {
+        self.rests_until = Some(Instant::now() + REST);
+        match fs::remove_file(&self.ballast) {
+            Ok(()) => tracing::warn!(bytes = self.size, "no room on the volume: the ballast is given up"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::error!(%error, "the ballast cannot be given up"),
+        }
+    }
+
+    /// Makes the ballast again once there is room for it. To be called now and then.
+    pub fn rest(&mut self) {
+        let is_there = fs::metadata(&self.ballast).is_ok_and(|found| found.len() >= self.size);
+        if is_there || self.free().is_none_or(|free| free < self.reserve + self.size) {
+            return;
+        }
+        let made = File::create(&self.ballast)
+            .and_then(|file| fallocate(&file, FallocateFlags::empty(), 0, self.size).map_err(io::Error::from));
+        if let Err(error) = made {
+            // Some file systems cannot reserve; the reserve above is all that there is then.
+            tracing::debug!(%error, "no ballast");
+            let _ = fs::remove_file(&self.ballast);
+        }
+    }
+
+    /// A volume that does not tell counts as having room.
+    fn free(&self) -> Option<u64> {
+        measure(&self.folder).ok().map(|(_, free)| free)
+    }
+}
+
+/// Bytes of the volume, and those that are free.
+fn measure(folder: &std::path::Path) -> io::Result<(u64, u64)> {
+    let told = statvfs(folder)?;
+    Ok((told.f_blocks.saturating_mul(told.f_frsize), told.f_bavail.saturating_mul(told.f_frsize)))
+}
