@@ -5,6 +5,8 @@
 
 mod docs;
 mod file;
+mod folder;
+mod judge;
 mod nearest;
 mod table;
 mod unit;
@@ -18,6 +20,9 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches};
 use nearest::nearest;
+
+use folder::{find_folder, state_folder};
+use judge::{judge_demo, judge_serve, judge_together};
 
 pub use docs::{markdown, redacted, toml};
 pub use table::{SETTINGS, Setting};
@@ -311,33 +316,6 @@ pub fn load(
     if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
 }
 
-/// Where programs keep what they have to keep, by the rules of XDG.
-fn state_folder(environment: &[(OsString, OsString)]) -> Option<PathBuf> {
-    let path = |name: &str| {
-        let value = environment.iter().find(|(known, _)| known == name).map(|(_, value)| PathBuf::from(value));
-        value.filter(|path| path.is_absolute())
-    };
-    path("XDG_STATE_HOME").or_else(|| Some(path("HOME")?.join(".local/state"))).map(|state| state.join("fanfare"))
-}
-
-/// Names the folder of a store on disk that was given without one.
-fn find_folder(config: &mut Config, state: Option<PathBuf>, faults: &mut Vec<String>) {
-    if config.options.store != "disk" {
-        return;
-    }
-    let given = Some(config.options.data.clone()).filter(|data| !data.is_empty());
-    let whole =
-        |path: String| std::path::absolute(&path).ok().and_then(|p| Some(p.to_str()?.to_owned())).unwrap_or(path);
-    match given.map(whole).or_else(|| Some(state?.to_str()?.to_owned())) {
-        Some(folder) => config.options.store = format!("disk:{folder}"),
-        None => faults.push(
-            "store: there is no folder to keep messages in: neither FANFARE_DATA nor XDG_STATE_HOME nor HOME names one; \
-             write --store disk:PATH, or --store memory"
-                .into(),
-        ),
-    }
-}
-
 /// Our variables. An empty one counts as not set, which is how compose files write that.
 fn ours(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -355,81 +333,9 @@ fn ours(
     found
 }
 
-fn judge_serve(config: &Config, faults: &mut Vec<String>) {
-    if !config.options.insecure {
-        faults.push(format!(
-            "--insecure: this version has no keys yet, so whoever reaches the hub may publish and subscribe; if that is \
-             what you want, say so: fanfare serve --insecure (or FANFARE_INSECURE=true, or insecure = true in \
-             fanfare.toml). It would listen on {}; choose with --listen",
-            config.options.listen
-        ));
-    }
-}
-
-fn judge_demo(config: &mut Config, faults: &mut Vec<String>) {
-    config.options.insecure = true;
-    let options = &config.options;
-    let listeners = [
-        ("listen", Some(options.listen)),
-        ("admin_listen", options.admin_listen),
-        ("redis_listen", options.redis_listen),
-    ];
-    for (name, address) in listeners {
-        if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
-            faults.push(format!(
-                "{}: the demo listens on this machine only, not on {address}; to let others in: fanfare serve \
-                 --insecure --{} {address}",
-                config.place(name),
-                name.replace('_', "-")
-            ));
-        }
-    }
-    if options.store != "memory" && !options.store.starts_with("disk:") {
-        let place = config.place("store");
-        faults.push(format!("{place}: the demo keeps its messages itself; with a Redis: fanfare serve --insecure"));
-    }
-}
-
 impl Config {
     fn place(&self, name: &str) -> String {
         self.places.get(name).map_or_else(|| name.to_string(), Place::to_string)
-    }
-}
-
-/// What is wrong only in its company.
-fn judge_together(config: &Config, faults: &mut Vec<String>) {
-    let options = &config.options;
-    let mut fault = |name: &str, text: String| faults.push(format!("{}: {text}", config.place(name)));
-    let listeners = [
-        ("listen", Some(options.listen)),
-        ("admin_listen", options.admin_listen),
-        ("redis_listen", options.redis_listen.filter(|_| options.ingest() == Ingest::Door)),
-    ];
-    for (i, (name, address)) in listeners.iter().enumerate() {
-        let Some(address) = address.filter(|a| a.port() != 0) else { continue };
-        if let Some((other, _)) = listeners[..i].iter().find(|(_, a)| *a == Some(address)) {
-            let same = if *name == "admin_listen" { "; to use one port for both write \"same\"" } else { "" };
-            fault(name, format!("{address} is the address of `{other}` already{same}"));
-        }
-    }
-    if options.ingest == "door" && options.redis_listen.is_none() {
-        fault("ingest", "\"door\" needs an address for it, but `redis_listen` is off".into());
-    }
-    let limits = &options.limits;
-    if limits.outbox < limits.frame {
-        fault("outbox", format!("one frame (`max_frame`, {} bytes) must fit in", limits.frame));
-    }
-    if limits.batch_body < limits.frame {
-        fault("max_batch_body", format!("one message (`max_frame`, {} bytes) must fit in", limits.frame));
-    }
-    if limits.burst < limits.rate {
-        fault("burst", format!("is below `rate` ({}), which then is never reached", limits.rate));
-    }
-    if options.ingest_stream == options.ingest_list {
-        fault("ingest_list", format!("{:?} is the name of the stream already", options.ingest_list));
-    }
-    if options.retention.record < options.ingest_keep {
-        fault("record_age", "must be at least `ingest_keep`, or entries are applied twice after a failover".into());
     }
 }
 

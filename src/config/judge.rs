@@ -1,0 +1,75 @@
+//! What is wrong with settings that are well each by itself.
+
+use super::{Config, Ingest};
+
+pub fn judge_serve(config: &Config, faults: &mut Vec<String>) {
+    if !config.options.insecure {
+        faults.push(format!(
+            "--insecure: this version has no keys yet, so whoever reaches the hub may publish and subscribe; if that is \
+             what you want, say so: fanfare serve --insecure (or FANFARE_INSECURE=true, or insecure = true in \
+             fanfare.toml). It would listen on {}; choose with --listen",
+            config.options.listen
+        ));
+    }
+}
+
+pub fn judge_demo(config: &mut Config, faults: &mut Vec<String>) {
+    config.options.insecure = true;
+    let options = &config.options;
+    let listeners = [
+        ("listen", Some(options.listen)),
+        ("admin_listen", options.admin_listen),
+        ("redis_listen", options.redis_listen),
+    ];
+    for (name, address) in listeners {
+        if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+            faults.push(format!(
+                "{}: the demo listens on this machine only, not on {address}; to let others in: fanfare serve \
+                 --insecure --{} {address}",
+                config.place(name),
+                name.replace('_', "-")
+            ));
+        }
+    }
+    if options.store != "memory" && !options.store.starts_with("disk:") {
+        let place = config.place("store");
+        faults.push(format!("{place}: the demo keeps its messages itself; with a Redis: fanfare serve --insecure"));
+    }
+}
+
+/// What is wrong only in its company.
+pub fn judge_together(config: &Config, faults: &mut Vec<String>) {
+    let options = &config.options;
+    let mut fault = |name: &str, text: String| faults.push(format!("{}: {text}", config.place(name)));
+    let listeners = [
+        ("listen", Some(options.listen)),
+        ("admin_listen", options.admin_listen),
+        ("redis_listen", options.redis_listen.filter(|_| options.ingest() == Ingest::Door)),
+    ];
+    for (i, (name, address)) in listeners.iter().enumerate() {
+        let Some(address) = address.filter(|a| a.port() != 0) else { continue };
+        if let Some((other, _)) = listeners[..i].iter().find(|(_, a)| *a == Some(address)) {
+            let same = if *name == "admin_listen" { "; to use one port for both write \"same\"" } else { "" };
+            fault(name, format!("{address} is the address of `{other}` already{same}"));
+        }
+    }
+    if options.ingest == "door" && options.redis_listen.is_none() {
+        fault("ingest", "\"door\" needs an address for it, but `redis_listen` is off".into());
+    }
+    let limits = &options.limits;
+    if limits.outbox < limits.frame {
+        fault("outbox", format!("one frame (`max_frame`, {} bytes) must fit in", limits.frame));
+    }
+    if limits.batch_body < limits.frame {
+        fault("max_batch_body", format!("one message (`max_frame`, {} bytes) must fit in", limits.frame));
+    }
+    if limits.burst < limits.rate {
+        fault("burst", format!("is below `rate` ({}), which then is never reached", limits.rate));
+    }
+    if options.ingest_stream == options.ingest_list {
+        fault("ingest_list", format!("{:?} is the name of the stream already", options.ingest_list));
+    }
+    if options.retention.record < options.ingest_keep {
+        fault("record_age", "must be at least `ingest_keep`, or entries are applied twice after a failover".into());
+    }
+}
