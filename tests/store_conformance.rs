@@ -5,6 +5,8 @@
 
 #[path = "store_conformance/appends.rs"]
 mod appends;
+#[path = "support/cluster.rs"]
+mod cluster_servers;
 #[path = "store_conformance/feeds.rs"]
 mod feeds;
 #[path = "store_conformance/model.rs"]
@@ -226,6 +228,35 @@ mod sentinel {
         let taken = format!("{prefix}:{{t41}}:idem:news/taken");
         redis::cmd("RPUSH").arg(taken).arg("x").exec(&mut set.servers[0].redis.connection()).unwrap();
         Subject { store: opened.store, clock: None, refused, guard: Box::new(set) }
+    }
+
+    cases!(fresh);
+}
+
+mod cluster {
+    use super::{Subject, cluster_servers::Cluster, support};
+    use fanfare::domain::store::Retention;
+    use fanfare::store::{Options, open};
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    /// One for all cases, which keep apart by their prefixes.
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    static CASES: AtomicUsize = AtomicUsize::new(0);
+    /// So long that no server is given up because the machine is busy.
+    const NODE_TIMEOUT: Duration = Duration::from_secs(60);
+
+    async fn fresh(retention: Retention) -> Subject {
+        let cluster = CLUSTER.get_or_init(|| Cluster::start(NODE_TIMEOUT));
+        let prefix = format!("case{}", CASES.fetch_add(1, Ordering::Relaxed));
+        let taken = format!("{prefix}:{{t41}}:idem:news/taken");
+        let options = Options { prefix, retention, ..Options::default() };
+        let opened = open(&cluster.url(), options).await.expect("a store on a cluster opens");
+        // Somebody else's list lies where this idempotency key belongs.
+        let refused = support::item_with_key(&support::topic("news"), "refused", "taken");
+        redis::cmd("RPUSH").arg(&[&taken, "x"]).exec(&mut cluster.connection_for(&taken)).unwrap();
+        Subject { store: opened.store, clock: None, refused, guard: Box::new(()) }
     }
 
     cases!(fresh);

@@ -66,7 +66,8 @@ pub trait Watch: Send + Sync {
 /// some may come twice: whoever reads the feed goes by positions, and reads the hole from the store.
 #[derive(Debug, Clone)]
 pub enum FeedEvent {
-    /// Everything of this topic that is stored from now on will be fed.
+    /// Everything of this topic that is stored from now on will be fed. Told again, it says that this topic, and perhaps
+    /// no other, was out of the feed for a while: its position must be compared with the store's.
     Watching(Topic),
     Message(Message),
     /// Messages may have been missed, of any topic; what is fed later may follow a hole.

@@ -4,8 +4,10 @@
 //! when one of them leads to the wrong place. What is said on them, and what is tried again, is up to the parts that use
 //! it: the store and the dispatcher.
 
+mod chart;
 mod link;
 mod sentinel;
+mod slots;
 mod url;
 
 use std::fmt;
@@ -17,8 +19,10 @@ use std::time::Duration;
 use redis::{PushInfo, RedisConnectionInfo};
 use tokio::time::timeout;
 
+pub use chart::Chart;
 pub use link::{Link, Use};
 use sentinel::Sentinels;
+pub use slots::{Slots, crc16, slot_of};
 pub use url::{FORMS, is_redis};
 
 /// Where a server listens.
@@ -78,6 +82,11 @@ impl Endpoint {
             Form::Cluster(seeds) => Some(seeds),
             _ => None,
         }
+    }
+
+    /// One server of this cluster as an endpoint of its own.
+    pub fn server(&self, place: Place) -> Endpoint {
+        Endpoint(Arc::new(Inner { form: Form::Single(place), login: self.0.login.clone() }))
     }
 
     pub fn has_sentinels(&self) -> bool {

@@ -170,6 +170,8 @@ impl Running {
                 {
                     flow.stage = Stage::Locating;
                     self.read(topic, Duration::ZERO);
+                } else {
+                    self.compare(topic);
                 }
             }
             // What is fed until it is whole again still follows by position, or shows a hole.
@@ -182,20 +184,23 @@ impl Running {
                 self.interrupted.store(false, Ordering::Relaxed);
                 let topics: Vec<Topic> = self.flows.keys().cloned().collect();
                 tracing::info!(topics = topics.len(), "the feed is back, comparing positions");
-                for topic in topics {
-                    let Some(flow) = self.flows.get_mut(&topic) else { continue };
-                    match flow.stage {
-                        Stage::Asking => continue,
-                        Stage::Flowing => flow.stage = Stage::Repairing,
-                        Stage::Locating | Stage::Repairing => {}
-                    }
-                    if flow.reading {
-                        flow.doubtful = true;
-                    } else {
-                        self.read(topic, Duration::ZERO);
-                    }
-                }
+                topics.into_iter().for_each(|topic| self.compare(topic));
             }
+        }
+    }
+
+    /// Compares a topic's position with the store's, after something may have been missed.
+    fn compare(&mut self, topic: Topic) {
+        let Some(flow) = self.flows.get_mut(&topic) else { return };
+        match flow.stage {
+            Stage::Asking => return,
+            Stage::Flowing => flow.stage = Stage::Repairing,
+            Stage::Locating | Stage::Repairing => {}
+        }
+        if flow.reading {
+            flow.doubtful = true;
+        } else {
+            self.read(topic, Duration::ZERO);
         }
     }
 

@@ -112,7 +112,9 @@ async fn scripts_touch_only_the_keys_that_they_declare_on_a_cluster() {
     let mut connection = server.connection();
     redis::cmd("CLUSTER").arg(&["ADDSLOTSRANGE", "0", "16383"]).exec(&mut connection).unwrap();
     while !redis::cmd("CLUSTER").arg("INFO").query::<String>(&mut connection).unwrap().contains("cluster_state:ok") {}
-    let store = store(&server).await;
+    let refused = open(&server.url(), options()).await.err().unwrap().to_string();
+    assert!(refused.contains("write redis+cluster://"), "{refused}");
+    let store = open(&format!("redis+cluster://127.0.0.1:{}", server.port()), options()).await.unwrap();
     let batch: Vec<Append> = (0..200).map(|n| keyed(&format!("t{}", n % 60), &n.to_string())).collect();
     for outcome in store.append(batch).await {
         assert!(matches!(outcome, Ok(Appended::Stored { .. })), "{outcome:?}");

@@ -1,4 +1,5 @@
--- Appends messages to topics, feeds them, and answers what became of each. Goes after common.lua.
+-- Appends messages to topics, feeds them, and answers what became of each. Goes after common.lua, and after a line that
+-- says by which command messages are fed: channels of a cluster are sharded.
 --
 -- KEYS: for each group its `wild` key; then for each of its topics log, meta, vals, and the idempotency keys of its items.
 -- ARGV[rest..]: the word for the feed in the names of channels; the number of groups. For each group: the beginning of its
@@ -101,8 +102,8 @@ local function append_topic(base, wild, name, keep, fresh, items, a, k, key)
         t.off, t.new, answer = t.off + 1, now, t.off + 1
         if idem then redis.pcall('SET', idem, digest .. ' ' .. epoch .. '.' .. offset, 'PX', window) end
         local message = before .. offset .. between .. (expires or '0') .. ' ' .. name .. ' ' .. body
-        redis.pcall('PUBLISH', channel, message)
-        if wild then redis.pcall('PUBLISH', base .. 'wild-' .. feed, message) end
+        redis.pcall(PUBLISH, channel, message)
+        if wild then redis.pcall(PUBLISH, base .. 'wild-' .. feed, message) end
       end
     end
     if source then

@@ -19,16 +19,16 @@ use super::greeting::Host;
 use super::keys::{self, Keys};
 use super::queue::State;
 use super::scripts::{Dice, millis, text_of};
-use super::watched::{Fed, Watched};
+use super::watched::{Fed, ONLY, Watched};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::store::{FeedEvent, Watch};
 use crate::endpoint::{Link, Use};
 
 /// Topics in one SUBSCRIBE.
-const PORTION: usize = 500;
+pub(super) const PORTION: usize = 500;
 /// How often the record of a watched topic is renewed within the time that it is kept.
-const RENEWALS: u32 = 4;
+pub(super) const RENEWALS: u32 = 4;
 /// What append.lua begins a message with.
 const FORM: &str = "1";
 
@@ -47,6 +47,11 @@ impl Feed {
     pub fn open(host: Arc<Host>, state: Arc<State>, runtime: &Handle) -> Feed {
         let watched = Arc::new(Watched::new(host.options.feed_messages, host.options.feed_bytes));
         let supervisor = runtime.spawn(supervise(watched.clone(), host, state)).abort_handle();
+        Feed { watched, supervisor }
+    }
+
+    /// A feed that another task keeps up.
+    pub fn of(watched: Arc<Watched>, supervisor: AbortHandle) -> Feed {
         Feed { watched, supervisor }
     }
 
@@ -93,7 +98,7 @@ async fn supervise(watched: Arc<Watched>, host: Arc<Host>, state: Arc<State>) {
     let mut dice = Dice::default();
     let mut wait = host.options.retry_min;
     loop {
-        let (connection, wanted) = watched.begin();
+        let (connection, wanted) = watched.begin(ONLY);
         let push = {
             let watched = watched.clone();
             move |info: PushInfo| {
@@ -141,10 +146,12 @@ async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, 
     let shortest = host.scripts.rules.all().map(|settings| settings.record).min().unwrap_or_default();
     let mut keep = interval((shortest / RENEWALS).max(Duration::from_millis(100)));
     keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut changes = watched.changes();
+    changes.mark_changed();
     let mut whole = false;
     let ended = |whole: bool, why: String| if whole { Followed::Restored(why) } else { Followed::Failed(why) };
     loop {
-        let todo = watched.take(PORTION);
+        let todo = watched.take(ONLY, PORTION);
         let channels = |topics: &[Topic]| topics.iter().map(|topic| host.names.channel(topic)).collect::<Vec<_>>();
         if !todo.unsubscribe.is_empty()
             && let Err(error) = link.connection.unsubscribe(channels(&todo.unsubscribe)).await
@@ -169,7 +176,7 @@ async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, 
             continue;
         }
         tokio::select! {
-            _ = watched.changed.notified() => {}
+            _ = changes.changed() => {}
             why = link.ended() => return ended(whole, why),
             _ = keep.tick() => {
                 if let Err(error) = keep_records(watched, host, link).await {
@@ -187,7 +194,7 @@ async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, 
 
 /// Puts the end of the records of watched topics off, so that a quiet topic that somebody listens to stays the same one.
 async fn keep_records(watched: &Watched, host: &Host, link: &mut Link) -> redis::RedisResult<()> {
-    for topics in watched.wanted().chunks(PORTION) {
+    for topics in watched.wanted(ONLY).chunks(PORTION) {
         let mut pipeline = redis::pipe();
         for topic in topics {
             let meta = keys::meta(&host.names.base(host.names.group_of(topic)), topic);
@@ -208,12 +215,12 @@ fn on_push(watched: &Watched, connection: u64, info: PushInfo) {
         (PushKind::Message, Ok([_, Value::BulkString(payload)])) => {
             let payload = Bytes::from(payload);
             if let Some((fed, name, body)) = decode(&payload) {
-                watched.message(connection, name, fed, payload.slice(body..));
+                watched.message(ONLY, connection, name, fed, payload.slice(body..));
             }
         }
         (PushKind::Subscribe, Ok([channel, _])) => {
             if let Some(name) = text_of(&channel).and_then(Keys::topic_of) {
-                watched.confirm(connection, name);
+                watched.confirm(ONLY, connection, name);
             }
         }
         _ => {}
@@ -221,7 +228,7 @@ fn on_push(watched: &Watched, connection: u64, info: PushInfo) {
 }
 
 /// Reads `1 epoch offset time expires topic body`; answers where the body begins.
-fn decode(payload: &[u8]) -> Option<(Fed, &str, usize)> {
+pub(super) fn decode(payload: &[u8]) -> Option<(Fed, &str, usize)> {
     let mut parts = payload.splitn(7, |byte| *byte == b' ').map(|part| std::str::from_utf8(part).ok());
     if parts.next()?? != FORM {
         return None;

@@ -32,7 +32,7 @@ pub(super) enum Errand {
     },
     /// To see whether Redis answers, and whether its settings are still good.
     Probe,
-    /// To make a script known; whether it is, the calls of it tell.
+    /// To make a script known, or to be let in; whether that worked, the calls tell.
     Load,
 }
 
@@ -46,6 +46,13 @@ impl Flight {
     pub fn add(&mut self, errand: Errand, command: Cmd) {
         self.errands.push(errand);
         self.pipeline.add_command(command);
+    }
+
+    /// Says that the next command is for keys whose slot is only on its way to the server.
+    fn announce(&mut self, asking: bool) {
+        if asking {
+            self.add(Errand::Load, redis::cmd("ASKING"));
+        }
     }
 
     /// Sorts what was answered: each errand with its answer, and with its command if Redis did not know the script.
@@ -86,11 +93,11 @@ impl Packer {
         self.bytes
     }
 
-    pub fn append(&mut self, lane: u16, group: u16, place: Place, append: Append) {
+    pub fn append(&mut self, lane: u16, asking: bool, group: u16, place: Place, append: Append) {
         self.messages += 1;
         self.bytes += append.publication.body.as_bytes().len();
         let open = self.steps[self.sealed..].iter().rposition(|step| match step {
-            Step::Append(call) => call.lane == lane,
+            Step::Append(call) => call.lane == lane && call.asking == asking,
             Step::Read(..) => false,
         });
         let open = open.map(|step| self.sealed + step).filter(|&step| match &self.steps[step] {
@@ -98,7 +105,7 @@ impl Packer {
             Step::Read(..) => false,
         });
         let step = open.unwrap_or_else(|| {
-            self.steps.push(Step::Append(Call::new(lane)));
+            self.steps.push(Step::Append(Call::new(lane, asking)));
             self.steps.len() - 1
         });
         let after = self.fenced_before(step, place.batch, &append);
@@ -128,10 +135,12 @@ impl Packer {
         for step in self.steps {
             match step {
                 Step::Append(call) => {
+                    flight.announce(call.asking);
                     let (command, asked) = call.encode(&host.names, &host.scripts, dice);
                     flight.add(Errand::Append { lane: call.lane, asked }, command);
                 }
                 Step::Read(ask, answer, weight) => {
+                    flight.announce(ask.asking);
                     let command = ask.encode(&host.names, &host.scripts, dice);
                     flight.add(Errand::Read { answer, _weight: weight }, command);
                 }

@@ -2,6 +2,7 @@
 //!
 //! It is the same at the start and after every outage, since another server may answer then.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Value};
@@ -11,14 +12,14 @@ use super::facts::{self, Facts};
 use super::keys::Keys;
 use super::scripts::{Scripts, text_of};
 use super::{OpenError, RedisOptions};
-use crate::endpoint::{Endpoint, Link, Patience, Use};
+use crate::endpoint::{Endpoint, Link, Patience, Place, Use};
 
 /// All that is needed to connect and to write commands.
 pub(super) struct Host {
     pub endpoint: Endpoint,
     pub options: RedisOptions,
     pub names: Keys,
-    pub scripts: Scripts,
+    pub scripts: Arc<Scripts>,
 }
 
 /// Whom we speak with.
@@ -44,8 +45,15 @@ impl Host {
     async fn introduce(&self, link: &mut Link, last: Option<&Greeting>) -> Result<Greeting, OpenError> {
         let mut facts = Facts::read(&say(link, facts::ask()).await?).map_err(|text| self.unfit(text))?;
         facts.update(&say(link, facts::ask_settings()).await?);
+        let sharded = self.scripts.sharded;
         if let Some(objection) = facts.objection() {
             return Err(self.unfit(objection));
+        }
+        if facts.is_cluster != sharded {
+            return Err(self.unfit(match sharded {
+                true => "it is no server of a cluster; write redis://HOST:PORT".to_string(),
+                false => "it is a server of a cluster; write redis+cluster://HOST:PORT".to_string(),
+            }));
         }
         // What the last connection left in the server's buffers must not be carried out after what we send now. (Numbers
         // of clients mean something only within one start of the server.)
@@ -55,10 +63,12 @@ impl Host {
             say(link, kill).await?;
         }
         self.agree_on_groups(link).await?;
-        let mut whisper = redis::cmd("PUBLISH");
+        let mut whisper = redis::cmd(if sharded { "SPUBLISH" } else { "PUBLISH" });
         whisper.arg(self.names.wild_channel(0)).arg("");
         for necessary in [self.scripts.append.load(), self.scripts.read.load(), whisper] {
-            if let Value::ServerError(error) = say(link, necessary).await? {
+            if let Value::ServerError(error) = say(link, necessary).await?
+                && !self.is_elsewhere(&error)
+            {
                 return Err(self.unfit(format!("it refuses what the store needs: {error}")));
             }
         }
@@ -71,6 +81,21 @@ impl Host {
         Ok(Greeting { facts, client })
     }
 
+    /// Whether a server of a cluster says that another one is to be asked, or nobody at this moment.
+    fn is_elsewhere(&self, error: &redis::ServerError) -> bool {
+        self.scripts.sharded && matches!(error.code(), "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN")
+    }
+
+    /// The same for one server of a cluster.
+    pub fn of(&self, place: &Place) -> Host {
+        Host {
+            endpoint: self.endpoint.server(place.clone()),
+            options: self.options.clone(),
+            names: self.names.clone(),
+            scripts: self.scripts.clone(),
+        }
+    }
+
     fn unfit(&self, text: String) -> OpenError {
         OpenError::Unfit(format!("{}: {text}", self.endpoint.shown()))
     }
@@ -80,6 +105,8 @@ impl Host {
         set.arg(self.names.groups()).arg(self.options.groups).arg("NX").arg("GET");
         match say(link, set).await? {
             Value::Nil => Ok(()),
+            // The server that has this key is greeted too.
+            Value::ServerError(error) if self.is_elsewhere(&error) => Ok(()),
             Value::ServerError(error) => Err(self.unfit(format!("it refuses a write: {error}"))),
             stored => match text_of(&stored) {
                 Some(stored) if stored == self.options.groups.to_string() => Ok(()),

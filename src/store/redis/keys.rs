@@ -4,6 +4,7 @@
 //! group in a Redis Cluster too. The number of groups is written into the store when it is first opened.
 
 use crate::domain::name::Topic;
+use crate::endpoint::{crc16, slot_of};
 
 /// Names what belongs to the hub's topics.
 #[derive(Debug, Clone)]
@@ -32,6 +33,15 @@ impl Keys {
 
     pub fn group_of(&self, topic: &Topic) -> u16 {
         crc16(topic.as_str().as_bytes()) % self.groups
+    }
+
+    /// The slot of all keys and channels of a group in a cluster.
+    pub fn slot_of(&self, group: u16) -> u16 {
+        slot_of(self.base(group))
+    }
+
+    pub fn count(&self) -> u16 {
+        self.groups
     }
 
     /// What all keys and channels of a group begin with, like `fanfare:{t17}:`.
@@ -76,36 +86,9 @@ pub(super) fn idempotency(base: &str, topic: &Topic, key: &str) -> String {
     format!("{base}idem:{topic}/{key}")
 }
 
-/// CRC16 as Redis Cluster uses it for slots (XMODEM).
-fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, &byte| (crc << 8) ^ TABLE[usize::from((crc >> 8) as u8 ^ byte)])
-}
-
-const TABLE: [u16; 256] = {
-    let mut table = [0u16; 256];
-    let mut i = 0;
-    while i < 256 {
-        let mut crc = (i as u16) << 8;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 };
-            bit += 1;
-        }
-        table[i] = crc;
-        i += 1;
-    }
-    table
-};
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn crc16_is_the_one_of_redis_cluster() {
-        assert_eq!(crc16(b"123456789"), 0x31c3);
-        assert_eq!(crc16(b""), 0);
-    }
 
     #[test]
     fn names_are_as_documented() {

@@ -4,6 +4,7 @@
 //! to Redis over one connection, another (`feed`) follows the channels of watched topics over a second one; both find
 //! their way back after an outage of any length, for ever. An `Ok` means that Redis has answered so.
 
+mod cluster;
 mod facts;
 mod feed;
 mod flight;
@@ -27,6 +28,7 @@ use slab::Slab;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use self::cluster::Router;
 use self::feed::Feed;
 use self::greeting::Host;
 use self::keys::Keys;
@@ -40,7 +42,7 @@ use crate::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Retention, Store, StoreError, StoreStatus, Watch,
 };
 use crate::domain::topic::{Mode, Rule};
-use crate::endpoint::{Endpoint, Patience};
+use crate::endpoint::{Chart, Endpoint, Patience};
 
 /// How often a page is tried to be read while the topic changes under our hands.
 const READS: u32 = 16;
@@ -116,6 +118,8 @@ pub enum OpenError {
 /// A store on a Redis. Its tasks run on the runtime that it was opened on.
 pub struct RedisStore {
     host: Arc<Host>,
+    /// Who serves which slot, on a cluster.
+    chart: Option<Chart>,
     state: Arc<State>,
     entrance: Entrance,
     runtime: Handle,
@@ -125,9 +129,6 @@ pub struct RedisStore {
 /// Opens a store at one of the `endpoint::FORMS`.
 pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenError> {
     let endpoint = Endpoint::parse(url).map_err(OpenError::Address)?;
-    if endpoint.seeds().is_some() {
-        return Err(OpenError::Address("Redis Cluster is not in this version; use one Redis, or Sentinel".into()));
-    }
     if options.prefix.is_empty() || options.prefix.contains(['{', '}', ' ']) {
         return Err(OpenError::Address(format!(
             "{:?} cannot be a prefix of keys: no braces, no spaces",
@@ -135,8 +136,19 @@ pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenEr
         )));
     }
     let names = Keys::new(options.prefix.clone(), options.groups, endpoint.database());
-    let scripts = Scripts::new(&options.retention, &options.rules);
+    let sharded = endpoint.seeds().is_some();
+    let scripts = Arc::new(Scripts::new(&options.retention, &options.rules, sharded));
     let host = Arc::new(Host { endpoint, options, names, scripts });
+    let runtime = Handle::current();
+    if host.endpoint.seeds().is_some() {
+        let chart = Chart::open(host.endpoint.clone(), host.options.patience()).await;
+        let chart = chart.map_err(OpenError::Unreachable)?;
+        let durability = cluster::greet(&host, &chart).await?;
+        let state = Arc::new(State::new(durability));
+        let (entrance, jobs) = queue(state.clone(), host.options.queue_messages, host.options.queue_bytes);
+        runtime.spawn(Router::new(host.clone(), chart.clone(), state.clone(), jobs).run());
+        return Ok(RedisStore { host, chart: Some(chart), state, entrance, runtime, feed: Mutex::new(None) });
+    }
     let (link, greeting) = host.greet(host.options.connect_timeout, None).await?;
     let state = Arc::new(State::new(greeting.facts.durability()));
     let (entrance, jobs) = queue(state.clone(), host.options.queue_messages, host.options.queue_bytes);
@@ -148,9 +160,8 @@ pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenEr
         dice: Dice::default(),
         batches: Slab::new(),
     };
-    let runtime = Handle::current();
     runtime.spawn(writer.run(link));
-    Ok(RedisStore { host, state, entrance, runtime, feed: Mutex::new(None) })
+    Ok(RedisStore { host, chart: None, state, entrance, runtime, feed: Mutex::new(None) })
 }
 
 impl Store for RedisStore {
@@ -181,7 +192,7 @@ impl Store for RedisStore {
             Err(error) => return ready(fill(outcomes, error)).boxed(),
         };
         let (answer, answered) = oneshot::channel();
-        let job = Job::Append(Batch { left: items.len(), items, outcomes, answer, _weight: weight });
+        let job = Job::Append(Batch { left: items.len(), items, outcomes, answer, asking: false, _weight: weight });
         self.entrance.put(job);
         async move {
             let lost = || StoreError::Unconfirmed("the store was shut down meanwhile".into());
@@ -232,7 +243,10 @@ impl Store for RedisStore {
     }
 
     fn feed(&self) -> (Box<dyn Watch>, BoxStream<'static, FeedEvent>) {
-        let feed = Feed::open(self.host.clone(), self.state.clone(), &self.runtime);
+        let feed = match &self.chart {
+            Some(chart) => cluster::feed::open(self.host.clone(), chart.clone(), self.state.clone(), &self.runtime),
+            None => Feed::open(self.host.clone(), self.state.clone(), &self.runtime),
+        };
         let events = feed.events().boxed();
         let earlier = self.feed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).replace(feed.share());
         if let Some(earlier) = earlier {

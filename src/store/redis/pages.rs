@@ -21,6 +21,8 @@ pub(super) struct Ask {
     pub topic: Topic,
     pub guess: Guess,
     pub limit: ReadLimit,
+    /// Announced as asking, like a batch.
+    pub asking: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +71,7 @@ impl Ask {
             ReadFrom::Last(count) => Guess::Last(count),
             ReadFrom::Since(time) => Guess::Since(time),
         };
-        Ask { topic: topic.clone(), guess, limit }
+        Ask { topic: topic.clone(), guess, limit, asking: false }
     }
 
     pub fn encode(&self, names: &Keys, scripts: &Scripts, dice: &mut Dice) -> Cmd {

@@ -7,15 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::future::{BoxFuture, FutureExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::facts::Facts;
 use super::pages::{Ask, Stretch};
 use super::topics::Outcome;
 use crate::domain::message::Durability;
 use crate::domain::store::{Append, StoreError};
 
 /// Calls that may wait, whatever their size.
-const CALLS: usize = 8 * 1024;
+pub(super) const CALLS: usize = 8 * 1024;
 
 pub(super) enum Job {
     Append(Batch),
@@ -29,6 +30,8 @@ pub(super) struct Batch {
     pub outcomes: Vec<Option<Outcome>>,
     pub left: usize,
     pub answer: oneshot::Sender<Vec<Outcome>>,
+    /// Announced as asking: to a server of a cluster that has the keys already and the slot not yet.
+    pub asking: bool,
     pub _weight: Weight,
 }
 
@@ -44,6 +47,8 @@ pub(super) struct State {
     messages: AtomicUsize,
     bytes: AtomicUsize,
     condition: Mutex<Condition>,
+    /// Told when the connection was lost or came back.
+    pub changed: Arc<Notify>,
 }
 
 pub(super) struct Condition {
@@ -73,7 +78,30 @@ pub(super) fn queue(state: Arc<State>, most_messages: usize, most_bytes: usize) 
 impl State {
     pub fn new(durability: Durability) -> State {
         let condition = Mutex::new(Condition { away: None, objection: None, feed: None, durability });
-        State { messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), condition }
+        let changed = Arc::default();
+        State { messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), condition, changed }
+    }
+
+    /// Of one server among several, told of by this.
+    pub fn told(changed: Arc<Notify>) -> State {
+        State { changed, ..State::new(Durability::Memory) }
+    }
+
+    /// The server is there.
+    pub fn arrived(&self, facts: &Facts) {
+        {
+            let mut condition = self.condition();
+            condition.away = None;
+            condition.durability = facts.durability();
+            condition.objection = facts.objection();
+        }
+        self.changed.notify_one();
+    }
+
+    /// The server is away.
+    pub fn left(&self, why: String) {
+        self.condition().away = Some(why);
+        self.changed.notify_one();
     }
 
     pub fn condition(&self) -> MutexGuard<'_, Condition> {
@@ -163,6 +191,13 @@ impl Batch {
         let outcomes = self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(error.clone())));
         // Whoever asked may have gone; the messages are stored all the same.
         let _ = self.answer.send(outcomes.collect());
+    }
+}
+
+impl Weight {
+    /// No share: what it belongs to is counted elsewhere.
+    pub fn none(state: &Arc<State>) -> Weight {
+        Weight { messages: 0, bytes: 0, state: state.clone() }
     }
 }
 

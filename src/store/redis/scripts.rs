@@ -24,12 +24,15 @@ pub(super) struct Scripts {
     pub read: Lua,
     pub rules: Rules,
     window: String,
+    /// For a cluster, where channels have slots as keys have.
+    pub sharded: bool,
 }
 
 impl Scripts {
-    pub fn new(retention: &Retention, rules: &[Rule]) -> Scripts {
+    pub fn new(retention: &Retention, rules: &[Rule], sharded: bool) -> Scripts {
+        let publish = if sharded { "SPUBLISH" } else { "PUBLISH" };
         let lua = |own: &str| {
-            let text = format!("{}{own}", include_str!("common.lua"));
+            let text = format!("local PUBLISH = '{publish}'\n{}{own}", include_str!("common.lua"));
             Lua { digest: Script::new(&text).get_hash().to_string(), text }
         };
         Scripts {
@@ -37,6 +40,7 @@ impl Scripts {
             read: lua(include_str!("read.lua")),
             rules: Rules::new(retention.into(), rules),
             window: millis(retention.idempotency_window),
+            sharded,
         }
     }
 }
@@ -101,10 +105,7 @@ pub(super) fn refusal(text: &str) -> StoreError {
         "OOM" => StoreError::Full(format!("Redis is at its maxmemory ({text})")),
         "MISCONF" if text.contains("No space") => StoreError::Full(text.into()),
         "READONLY" | "LOADING" | "MASTERDOWN" | "BUSY" | "NOREPLICAS" | "MISCONF" | "CLUSTERDOWN" | "TRYAGAIN"
-        | "NOSCRIPT" | "HELD" => StoreError::Unavailable(text.into()),
-        "MOVED" | "ASK" | "CROSSSLOT" => StoreError::Broken(format!(
-            "this is a Redis Cluster of several nodes, which this version cannot use ({text})"
-        )),
+        | "NOSCRIPT" | "HELD" | "MOVED" | "ASK" => StoreError::Unavailable(text.into()),
         // A script that broke off may have stored something before.
         _ if text.contains("script") => StoreError::Unconfirmed(text.into()),
         _ => StoreError::Broken(format!("Redis refuses: {text}")),
@@ -152,6 +153,7 @@ mod tests {
         }
         assert!(matches!(refusal("ERR user_script:70: boom script: 12ab, on @user_script:70."), Unconfirmed(_)));
         assert!(matches!(refusal("WRONGTYPE Operation against a key"), Broken(_)));
-        assert!(matches!(refusal("MOVED 1234 10.0.0.1:6379"), Broken(_)));
+        assert!(matches!(refusal("MOVED 1234 10.0.0.1:6379"), Unavailable(_)));
+        assert!(matches!(refusal("CROSSSLOT Keys in request don't hash to the same slot"), Broken(_)));
     }
 }

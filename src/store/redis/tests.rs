@@ -34,7 +34,7 @@ impl Desk {
         let host = Arc::new(Host {
             endpoint: Endpoint::parse("redis://localhost").ok().unwrap(),
             names: Keys::new(options.prefix.clone(), options.groups, 0),
-            scripts: Scripts::new(&options.retention, &options.rules),
+            scripts: Arc::new(Scripts::new(&options.retention, &options.rules, false)),
             options,
         });
         let facts = Facts::read(&Value::BulkString(b"redis_version:7.0.15".to_vec())).unwrap();
@@ -49,7 +49,7 @@ impl Desk {
     fn fly(&mut self, lane: u16) -> (Flight, oneshot::Receiver<Vec<Outcome>>) {
         let (answer, answered) = oneshot::channel();
         let weight = self.entrance.admit(1, 1).unwrap();
-        let batch = Batch { items: vec![], outcomes: vec![None], left: 1, answer, _weight: weight };
+        let batch = Batch { items: vec![], outcomes: vec![None], left: 1, answer, asking: false, _weight: weight };
         let batch = self.writer.batches.insert(batch);
         let publication = Publication {
             topic: Topic::parse("news").unwrap(),
@@ -60,7 +60,7 @@ impl Desk {
             durability: None,
         };
         let mut packer = Packer::default();
-        packer.append(lane, lane, Place { batch, item: 0 }, Append { publication, fence: None });
+        packer.append(lane, false, lane, Place { batch, item: 0 }, Append { publication, fence: None });
         (packer.finish(&self.writer.host, &mut self.writer.dice), answered)
     }
 

@@ -33,6 +33,7 @@ pub(super) type Outcome = Result<Appended, StoreError>;
 #[derive(Default)]
 pub(super) struct Call {
     pub lane: u16,
+    pub asking: bool,
     groups: Vec<(u16, Vec<TopicPart>)>,
     found: HashMap<Topic, (usize, usize)>,
     messages: usize,
@@ -60,8 +61,8 @@ pub(super) struct Asked {
 }
 
 impl Call {
-    pub fn new(lane: u16) -> Call {
-        Call { lane, ..Call::default() }
+    pub fn new(lane: u16, asking: bool) -> Call {
+        Call { lane, asking, ..Call::default() }
     }
 
     pub fn has_room(&self, append: &Append) -> bool {

@@ -66,6 +66,7 @@ impl Writer {
                 }
                 End::Lost(why) => {
                     tracing::warn!(%why, "connection to Redis lost");
+                    self.state.changed.notify_one();
                     match self.come_back(why).await {
                         Some(fresh) => link = fresh,
                         None => return,
@@ -151,12 +152,12 @@ impl Writer {
         while let Some(job) = next {
             match job {
                 Job::Append(mut batch) => {
-                    let items = std::mem::take(&mut batch.items);
+                    let (items, asking) = (std::mem::take(&mut batch.items), batch.asking);
                     let number = self.batches.insert(batch);
                     for (item, append) in items {
                         let group = self.host.names.group_of(&append.publication.topic);
                         let lane = if self.greeting.facts.is_cluster { group } else { 0 };
-                        packer.append(lane, group, Place { batch: number, item }, append);
+                        packer.append(lane, asking, group, Place { batch: number, item }, append);
                     }
                 }
                 Job::Read(ask, answer, weight) => packer.read(ask, answer, weight),
@@ -290,15 +291,14 @@ impl Writer {
                 Ok((link, greeting)) => {
                     tracing::info!("connected to Redis again");
                     self.greeting = greeting;
-                    self.state.condition().away = None;
-                    self.note_facts();
+                    self.state.arrived(&self.greeting.facts);
                     return Some(link);
                 }
                 Err(error) => {
                     if first {
                         tracing::warn!(%why, %error, "Redis is away; trying again until it is back");
                     }
-                    self.state.condition().away = Some(error.to_string());
+                    self.state.left(error.to_string());
                     first = false;
                     let pause = wait.mul_f64(0.75 + 0.5 * self.dice.fraction());
                     self.refusing(tokio::time::sleep(pause).boxed()).await?;

@@ -1,0 +1,378 @@
+//! The way of calls in a Redis Cluster: each to the master that serves the slot of its group.
+//!
+//! One router takes the store's calls in order, splits them by group and gives the pieces to the writers, one for each
+//! master. What a server did not carry out because the slot is elsewhere goes again, in order (see `lane`). Nothing else is
+//! ever sent twice: what may have been carried out is `Unconfirmed`. A master that is away fails its own groups at once, and
+//! the others go on.
+
+pub(super) mod feed;
+mod lane;
+mod node;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all};
+use futures::stream::{FuturesUnordered, StreamExt};
+use slab::Slab;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use self::lane::{Elsewhere, Lane, Next, Piece, Work};
+use self::node::Node;
+use super::OpenError;
+use super::greeting::Host;
+use super::pages::{Ask, Stretch};
+use super::queue::{Batch, Job, State, Weight};
+use super::topics::Outcome;
+use crate::domain::message::Durability;
+use crate::domain::store::{Append, Appended, StoreError};
+use crate::endpoint::{Chart, Place};
+
+/// How often lanes in trouble are looked at.
+const LOOK: Duration = Duration::from_millis(5);
+/// How often the chart is doubted while a master is away.
+const DOUBT: Duration = Duration::from_millis(200);
+
+pub(super) struct Router {
+    host: Arc<Host>,
+    chart: Chart,
+    /// What the store shows; each node has a state of its own beside it.
+    state: Arc<State>,
+    jobs: mpsc::Receiver<Job>,
+    nodes: HashMap<Place, Node>,
+    /// One for each group.
+    lanes: Vec<Lane>,
+    wholes: Slab<Batch>,
+    flights: FuturesUnordered<BoxFuture<'static, Landed>>,
+    pieces: u64,
+    changed: Arc<Notify>,
+}
+
+/// A piece that was answered.
+struct Landed {
+    group: usize,
+    piece: Piece,
+    answer: Answer,
+}
+
+enum Answer {
+    Append(Vec<Outcome>),
+    Read(Result<Stretch, StoreError>),
+}
+
+/// Greets every master that can be reached: one that must not be used is found before anything is stored on the others.
+pub(super) async fn greet(host: &Arc<Host>, chart: &Chart) -> Result<Durability, OpenError> {
+    let slots = chart.slots();
+    let masters: Vec<Place> = slots.masters().into_iter().cloned().collect();
+    let greeting = masters.iter().map(|place| async move {
+        host.of(place).greet(host.options.connect_timeout, None).await.map(|(_, greeting)| greeting.facts.durability())
+    });
+    let mut least: Option<Durability> = None;
+    let mut unreachable = None;
+    for greeted in join_all(greeting).await {
+        match greeted {
+            Ok(durability) => least = Some(least.map_or(durability, |least| least.min(durability))),
+            Err(OpenError::Unreachable(why)) => {
+                tracing::warn!(%why, "a master of the cluster is away");
+                unreachable = Some(OpenError::Unreachable(why));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match (least, unreachable) {
+        (Some(least), _) => Ok(least),
+        (None, error) => Err(error.unwrap_or_else(|| OpenError::Unreachable("the cluster has no masters".into()))),
+    }
+}
+
+impl Router {
+    pub fn new(host: Arc<Host>, chart: Chart, state: Arc<State>, jobs: mpsc::Receiver<Job>) -> Router {
+        let lanes = (0..host.names.count()).map(|_| Lane::default()).collect();
+        let mut router = Router {
+            host,
+            chart,
+            state,
+            jobs,
+            nodes: HashMap::new(),
+            lanes,
+            wholes: Slab::new(),
+            flights: FuturesUnordered::new(),
+            pieces: 0,
+            changed: Arc::default(),
+        };
+        router.follow_chart();
+        router
+    }
+
+    /// Works until the store is closed.
+    pub async fn run(mut self) {
+        let mut look = interval(LOOK);
+        let mut doubt = interval(DOUBT);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        doubt.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let changed = self.changed.clone();
+        let mut closing: Option<oneshot::Sender<()>> = None;
+        loop {
+            let is_calm = self.lanes.iter().all(Lane::is_clear);
+            if closing.is_some() && is_calm && self.flights.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                Some(landed) = self.flights.next(), if !self.flights.is_empty() => self.land(landed),
+                () = changed.notified() => {
+                    self.note();
+                    self.hurry();
+                }
+                () = self.chart.looked() => self.follow_chart(),
+                _ = look.tick(), if !is_calm => self.look_at_lanes(),
+                _ = doubt.tick() => self.note(),
+                job = self.jobs.recv(), if closing.is_none() => match job {
+                    Some(Job::Close(done)) => closing = Some(done),
+                    Some(job) => self.take(job),
+                    None => closing = Some(oneshot::channel().0),
+                },
+            }
+        }
+        self.state.condition().away = Some("the store is closed".into());
+        self.jobs.close();
+        let closed = StoreError::Unavailable("the store is closed".into());
+        while let Ok(job) = self.jobs.try_recv() {
+            job.refuse(&closed);
+        }
+        if let Some(done) = closing {
+            let _ = done.send(());
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Append(mut batch) => {
+                let mut groups: Vec<(u16, Vec<(usize, Append)>)> = Vec::new();
+                for (item, append) in std::mem::take(&mut batch.items) {
+                    let group = self.host.names.group_of(&append.publication.topic);
+                    match groups.iter_mut().find(|(number, _)| *number == group) {
+                        Some((_, items)) => items.push((item, append)),
+                        None => groups.push((group, vec![(item, append)])),
+                    }
+                }
+                let whole = self.wholes.insert(batch);
+                for (group, items) in groups {
+                    self.begin(group, Work::Append { whole, items });
+                }
+            }
+            Job::Read(ask, answer, weight) => {
+                let group = self.host.names.group_of(&ask.topic);
+                self.begin(group, Work::Read { ask, answer, weight });
+            }
+            Job::Close(_) => {}
+        }
+    }
+
+    fn begin(&mut self, group: u16, work: Work) {
+        self.pieces += 1;
+        let piece = Piece { number: self.pieces, work };
+        let lane = &mut self.lanes[usize::from(group)];
+        if lane.is_clear() {
+            self.send(usize::from(group), piece, None);
+        } else {
+            lane.hold(piece);
+        }
+    }
+
+    /// Gives a piece to the server of its slot, or to the one that was named.
+    fn send(&mut self, group: usize, piece: Piece, asking: Option<Place>) {
+        let (patience, now) = (self.host.options.response_timeout, Instant::now());
+        let lane = &mut self.lanes[group];
+        let Some(place) = asking.clone().or_else(|| lane.home.clone()) else {
+            self.chart.doubt();
+            return lane.bounce(piece, "no server of the cluster has its slot", Elsewhere::Later, patience, now);
+        };
+        let node = self
+            .nodes
+            .entry(place)
+            .or_insert_with_key(|place| Node::open(Arc::new(self.host.of(place)), self.changed.clone()));
+        if node.is_new() {
+            return lane.bounce(piece, "its server is not connected yet", Elsewhere::Later, patience, now);
+        }
+        lane.took_off();
+        let Piece { number, work } = piece;
+        let asking = asking.is_some();
+        let landing = match work {
+            Work::Append { whole, items } => {
+                let (answer, answered) = oneshot::channel();
+                let count = items.len();
+                let copies = items.iter().enumerate().map(|(place, (_, append))| (place, append.clone())).collect();
+                let _weight = Weight::none(&self.state);
+                node.put(Job::Append(Batch {
+                    left: count,
+                    items: copies,
+                    outcomes: vec![None; count],
+                    answer,
+                    asking,
+                    _weight,
+                }));
+                async move {
+                    let lost = || vec![Err(StoreError::Unconfirmed("the connection was given up".into())); count];
+                    let answer = Answer::Append(answered.await.unwrap_or_else(|_| lost()));
+                    Landed { group, piece: Piece { number, work: Work::Append { whole, items } }, answer }
+                }
+                .boxed()
+            }
+            Work::Read { ask, answer, weight } => {
+                let (sub, answered) = oneshot::channel();
+                node.put(Job::Read(Ask { asking, ..ask.clone() }, sub, Weight::none(&self.state)));
+                async move {
+                    let lost = || Err(StoreError::Unavailable("the connection was given up".into()));
+                    let told = Answer::Read(answered.await.unwrap_or_else(|_| lost()));
+                    Landed { group, piece: Piece { number, work: Work::Read { ask, answer, weight } }, answer: told }
+                }
+                .boxed()
+            }
+        };
+        self.flights.push(landing);
+    }
+
+    fn land(&mut self, landed: Landed) {
+        let Landed { group, piece: Piece { number, work }, answer } = landed;
+        let mut stored = None;
+        let mut bounced: Option<(Work, String, Elsewhere)> = None;
+        match (work, answer) {
+            (Work::Append { whole, items }, Answer::Append(outcomes)) => {
+                let (mut back, mut why) = (Vec::new(), None);
+                for ((place, append), outcome) in items.into_iter().zip(outcomes) {
+                    if let Some(elsewhere) = outcome.as_ref().err().and_then(Elsewhere::of) {
+                        why = why.or_else(|| Some((text_of(outcome.as_ref().err()), elsewhere)));
+                        back.push((place, append));
+                        continue;
+                    }
+                    if let Ok(Appended::Stored { .. }) = outcome {
+                        stored = Some(place);
+                    }
+                    self.settle(whole, place, outcome);
+                }
+                bounced = why.map(|(text, elsewhere)| (Work::Append { whole, items: back }, text, elsewhere));
+            }
+            (Work::Read { ask, answer, weight }, Answer::Read(told)) => {
+                match told.as_ref().err().and_then(Elsewhere::of) {
+                    Some(elsewhere) => {
+                        let text = text_of(told.as_ref().err());
+                        bounced = Some((Work::Read { ask, answer, weight }, text, elsewhere));
+                    }
+                    None => drop(answer.send(told)),
+                }
+            }
+            _ => unreachable!("a piece is answered in its own kind"),
+        }
+        if let Some((work, why, elsewhere)) = bounced {
+            tracing::debug!(group, %why, "not carried out, trying again");
+            if !matches!(elsewhere, Elsewhere::Ask(_)) {
+                self.chart.doubt();
+            }
+            let (patience, now) = (self.host.options.response_timeout, Instant::now());
+            self.lanes[group].bounce(Piece { number, work }, &why, elsewhere, patience, now);
+        }
+        self.lanes[group].landed(number, stored);
+        self.look_at(group);
+    }
+
+    fn settle(&mut self, whole: usize, item: usize, outcome: Outcome) {
+        let Some(batch) = self.wholes.get_mut(whole) else { return };
+        batch.settle(item, outcome);
+        if batch.left == 0 {
+            self.wholes.remove(whole).finish_with(&StoreError::Broken("no outcome".into()));
+        }
+    }
+
+    fn refuse(&mut self, piece: Piece, why: &str) {
+        let error = StoreError::Unavailable(why.to_owned());
+        match piece.work {
+            Work::Append { whole, items } => {
+                items.into_iter().for_each(|(item, _)| self.settle(whole, item, Err(error.clone())));
+            }
+            Work::Read { answer, .. } => drop(answer.send(Err(error))),
+        }
+    }
+
+    fn look_at_lanes(&mut self) {
+        (0..self.lanes.len()).for_each(|group| self.look_at(group));
+    }
+
+    fn look_at(&mut self, group: usize) {
+        if self.lanes[group].is_clear() {
+            return;
+        }
+        let Next { send, mut asking, refuse } = self.lanes[group].next(Instant::now());
+        for (piece, why) in refuse {
+            self.refuse(piece, &why);
+        }
+        for piece in send {
+            // One that comes back at once keeps those behind it in their order.
+            if self.lanes[group].is_clear() || self.lanes[group].is_ahead() {
+                self.send(group, piece, asking.take());
+            } else {
+                self.lanes[group].hold(piece);
+            }
+        }
+    }
+
+    /// Points each group to the server of its slot.
+    fn follow_chart(&mut self) {
+        let (slots, now) = (self.chart.slots(), Instant::now());
+        for (group, lane) in self.lanes.iter_mut().enumerate() {
+            lane.home = slots.owner(self.host.names.slot_of(group as u16)).cloned();
+            lane.hurry(now);
+            if let Some(place) = &lane.home
+                && !self.nodes.contains_key(place)
+            {
+                let node = Node::open(Arc::new(self.host.of(place)), self.changed.clone());
+                self.nodes.insert(place.clone(), node);
+            }
+        }
+        let homes: std::collections::HashSet<&Place> =
+            self.lanes.iter().filter_map(|lane| lane.home.as_ref()).collect();
+        self.nodes.retain(|place, _| homes.contains(place));
+        self.note();
+    }
+
+    /// Sees how the masters are.
+    fn note(&mut self) {
+        let (mut trouble, mut least) = (None, None::<Durability>);
+        let uncovered = self.lanes.iter().filter(|lane| lane.home.is_none()).count();
+        if uncovered > 0 {
+            trouble = Some(format!("no server of the cluster has the slots of {uncovered} groups of topics"));
+        }
+        for (place, node) in &self.nodes {
+            let condition = node.state.condition();
+            if let Some(away) = &condition.away {
+                trouble = Some(format!("{place} is away, its topics wait: {away}"));
+            } else if node.is_new() {
+                continue;
+            } else {
+                least = Some(least.map_or(condition.durability, |least| least.min(condition.durability)));
+                trouble = trouble.or_else(|| condition.objection.clone());
+            }
+        }
+        let mut condition = self.state.condition();
+        condition.durability = least.unwrap_or(condition.durability);
+        if trouble.is_some() {
+            self.chart.doubt();
+        }
+        condition.objection = trouble;
+    }
+
+    fn hurry(&mut self) {
+        let now = Instant::now();
+        self.lanes.iter_mut().for_each(|lane| lane.hurry(now));
+    }
+}
+
+fn text_of(error: Option<&StoreError>) -> String {
+    match error {
+        Some(StoreError::Unavailable(text)) => text.clone(),
+        other => format!("{other:?}"),
+    }
+}
