@@ -1,6 +1,8 @@
 //! The dispatcher over a real Redis: entries become messages once and in order, whatever happens to Redis, to nodes or
 //! to the store, and what cannot be used is kept with its reason.
 
+#[path = "support/bad_entries.rs"]
+mod bad_entries;
 #[path = "support/ingest.rs"]
 mod ingest;
 #[path = "dispatcher/poison.rs"]

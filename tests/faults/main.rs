@@ -4,6 +4,8 @@
 //! They are heavy and run one after the other. `cargo test --test faults` takes the short forms; `./dev faults [NAME]`
 //! the long ones.
 
+#[path = "../support/bad_entries.rs"]
+mod bad_entries;
 #[path = "../support/checker/mod.rs"]
 mod checker;
 #[path = "../support/listener.rs"]
@@ -22,6 +24,13 @@ mod form;
 mod scene;
 mod trouble;
 
+mod disturbed;
+mod full;
 mod kills;
 mod outage;
 mod owners;
+mod partitions;
+mod poison;
+mod retention;
+mod slow;
+mod stalls;

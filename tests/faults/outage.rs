@@ -4,17 +4,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use futures::{SinkExt, StreamExt};
-use serde_json::Value;
-use tokio_tungstenite::connect_async;
-use tokio_tungstenite::tungstenite::Message;
-
 use crate::checker::{Allowed, Heard, Loss};
 use crate::fleet::Fleet;
 use crate::form::{Running, begin, is_long, pick};
 use crate::node::{client, ready};
 use crate::publisher::{Door, Flood};
-use crate::scene::{Cast, SOON, Scene};
+use crate::scene::{Cast, SOON, Scene, ask_once};
 use crate::server::RedisServer;
 
 /// So soon must `/readyz` tell of the outage.
@@ -141,7 +136,7 @@ async fn ask_what_cannot_be_served(node: SocketAddr) {
     let begun = Instant::now();
     let asking =
         [(r#"{"sub":"fresh"}"#, "fresh"), (r#"{"sub":"news.0","last":5}"#, "news.0")].map(|(ask, topic)| async move {
-            let answer = ask_once(node, ask).await;
+            let answer = ask_once(node, ask, REFUSED).await;
             let (error, verb, told) = (&answer["error"], &answer["for"], &answer["topic"]);
             assert_eq!((error, verb, told), (&"unavailable".into(), &"sub".into(), &topic.into()));
             assert!(answer["retry_after"].is_number(), "{answer}");
@@ -161,21 +156,4 @@ async fn until_ready_says(status: u16, what: &str, node: SocketAddr, since: Inst
         assert!(since.elapsed() < patience, "/readyz says {now} after {:?}: {text}", since.elapsed());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// The answer to one frame on a connection of its own.
-async fn ask_once(node: SocketAddr, frame: &str) -> Value {
-    let (mut socket, _) = connect_async(format!("ws://{node}/ws")).await.expect("the node takes connections");
-    socket.send(Message::text(frame)).await.expect("it is open");
-    let asking = async {
-        loop {
-            let message = socket.next().await.expect("it stays open").expect("it stays open");
-            let Message::Text(text) = message else { continue };
-            let frame: Value = serde_json::from_str(&text).expect("JSON");
-            if frame["hello"].is_null() {
-                return frame;
-            }
-        }
-    };
-    tokio::time::timeout(REFUSED, asking).await.expect("it is answered in time")
 }

@@ -7,9 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fanfare::domain::position::Position;
+use futures::{SinkExt, StreamExt};
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamRangeReply;
+use serde_json::Value;
 use tokio::task::JoinHandle;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::checker::{Allowed, Answer, Clock, History, Mark, Read, Verdict, judge};
 use crate::form::Running;
@@ -194,8 +198,8 @@ impl Reader {
 /// The newest messages of a topic, if it can be read now.
 async fn read(client: &reqwest::Client, node: SocketAddr, topic: &str) -> Option<Vec<(Position, Mark)>> {
     let answer = client.get(format!("http://{node}/v1/topics/{topic}/messages?last=100")).send().await.ok()?;
-    let page: serde_json::Value = answer.json().await.ok()?;
-    let item = |item: &serde_json::Value| {
+    let page: Value = answer.json().await.ok()?;
+    let item = |item: &Value| {
         let at = item["at"].as_str().expect("a position").parse().expect("a position");
         (at, Mark::parse(topic, item["data"].as_str().expect("text")))
     };
@@ -237,4 +241,21 @@ async fn is_drained(redis: &mut MultiplexedConnection, source: &str) -> bool {
         .expect("Redis runs");
     let at_end = last.ids.first().is_none_or(|last| cursor.as_ref() == Some(&last.id));
     at_end && (!is_list || waiting + moving == 0)
+}
+
+/// The answer to one frame on a connection of its own.
+pub async fn ask_once(node: SocketAddr, frame: &str, patience: Duration) -> Value {
+    let (mut socket, _) = connect_async(format!("ws://{node}/ws")).await.expect("the node takes connections");
+    socket.send(Message::text(frame)).await.expect("it is open");
+    let asking = async {
+        loop {
+            let message = socket.next().await.expect("it stays open").expect("it stays open");
+            let Message::Text(text) = message else { continue };
+            let frame: Value = serde_json::from_str(&text).expect("JSON");
+            if frame["hello"].is_null() {
+                return frame;
+            }
+        }
+    };
+    tokio::time::timeout(patience, asking).await.expect("it is answered in time")
 }

@@ -39,6 +39,8 @@ pub struct Http {
     first: usize,
     /// Repeats what was not confirmed.
     repeats: bool,
+    /// Bytes beside the mark.
+    padding: usize,
 }
 
 /// Straight into the ingest queue; connects anew after a failure.
@@ -84,7 +86,7 @@ impl Door {
     /// `patience`: how long an answer may take until it counts as none.
     pub fn http(nodes: &Nodes, first: usize, patience: Duration) -> Door {
         let client = reqwest::Client::builder().no_proxy().timeout(patience).build().expect("a client");
-        Door::Http(Http { client, nodes: nodes.clone(), first, repeats: false })
+        Door::Http(Http { client, nodes: nodes.clone(), first, repeats: false, padding: 0 })
     }
 
     /// Repeats under an idempotency key until it is told where the message is.
@@ -92,6 +94,14 @@ impl Door {
         match Door::http(nodes, first, patience) {
             Door::Http(http) => Door::Http(Http { repeats: true, ..http }),
             _ => unreachable!("it is HTTP"),
+        }
+    }
+
+    /// So many bytes more in each message; by HTTP.
+    pub fn padded(self, padding: usize) -> Door {
+        match self {
+            Door::Http(http) => Door::Http(Http { padding, ..http }),
+            _ => unreachable!("only HTTP is padded"),
         }
     }
 
@@ -185,6 +195,10 @@ impl Door {
 impl Http {
     async fn publish(&mut self, topic: &str, mark: &Mark, payload: String) -> Answer {
         let Some(node) = self.nodes.pick(self.first) else { return Answer::No };
+        let payload = match self.padding {
+            0 => payload,
+            padding => format!("{payload} {}", "x".repeat(padding)),
+        };
         let mut request = self.client.post(format!("http://{node}/v1/topics/{topic}/messages")).json(&payload);
         if self.repeats {
             request = request.header("idempotency-key", mark.to_string());

@@ -1,6 +1,6 @@
 //! The words of a history: who asked for what and was told what, and when. Times count from the start of the run.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -39,10 +39,10 @@ impl Mark {
         format!("{self}:{}", self.sum(topic))
     }
 
-    /// What arrived. If it is not as it was sent, it is the mark of nobody.
+    /// What arrived, of which more than the mark may follow a space. If it is not as it was sent, it is the mark of nobody.
     pub fn parse(topic: &str, text: &str) -> Mark {
         let read = || {
-            let (head, sum) = text.rsplit_once(':')?;
+            let (head, sum) = text.split(' ').next()?.rsplit_once(':')?;
             let (by, n) = head.rsplit_once(':')?;
             let mark = Mark::new(by, n.parse().ok()?);
             (mark.sum(topic) == sum).then_some(mark)
@@ -132,4 +132,29 @@ pub struct History {
     pub healed: Duration,
     /// The publishers that published only after it, to see who hears them.
     pub probes: HashSet<String>,
+}
+
+impl History {
+    /// From the question of a publisher to a subscriber's ear, 99 of 100 times, for the messages of some publishes.
+    pub fn lag_p99(&self, of: impl Fn(&Publish) -> bool) -> Duration {
+        let chosen = self.published.iter().filter(|publish| of(publish));
+        let asked: HashMap<(&str, &Mark), Duration> =
+            chosen.map(|publish| ((publish.topic.as_str(), &publish.mark), publish.asked)).collect();
+        let mut took = Vec::new();
+        for stream in &self.streams {
+            for (t, heard) in &stream.heard {
+                if let Heard::Message { mark, .. } = heard
+                    && let Some(asked) = asked.get(&(stream.topic.as_str(), mark))
+                {
+                    took.push(t.saturating_sub(*asked));
+                }
+            }
+        }
+        p99(took)
+    }
+}
+
+pub fn p99(mut took: Vec<Duration>) -> Duration {
+    took.sort_unstable();
+    took.get((took.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
 }

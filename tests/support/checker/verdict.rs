@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
+use super::history::p99;
+
 /// The rules of `mod.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
@@ -123,9 +125,7 @@ pub struct Figures {
 impl Figures {
     /// The time within which 99 of 100 subscriptions were back.
     pub fn away_p99(&self) -> Duration {
-        let mut away = self.away.clone();
-        away.sort_unstable();
-        away.get((away.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
+        p99(self.away.clone())
     }
 }
 
