@@ -276,3 +276,26 @@ fn the_readme_names_files_that_are_there_and_the_rust_that_is_needed() {
         assert!(root.join(path).exists(), "README.md names {path}");
     }
 }
+
+#[test]
+fn every_test_that_the_page_of_tests_names_is_there() {
+    let mut sources = String::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("node_modules") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let faults = rows(&text("docs/testing.md"), "The faults");
+    assert!(faults.len() >= 13, "{faults:?}");
+    for row in faults {
+        for name in row.last().unwrap().split(", ").map(|name| name.trim_matches('`')) {
+            assert!(sources.contains(&format!("fn {name}(")), "there is no test {name:?}");
+        }
+    }
+}

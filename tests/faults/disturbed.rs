@@ -1,5 +1,5 @@
 //! F15: somebody flushes the scripts of Redis, kills all its clients and lets it cut quiet connections, while messages
-//! flow. Users notice nothing but a delay.
+//! flow. What is caught on a line that is cut is told to its publisher as such; everything else is a short delay.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,8 @@ use crate::publisher::Door;
 use crate::scene::{Cast, SOON, Scene};
 use crate::server::RedisServer;
 
+/// So soon must a publish be answered.
+const ANSWERED: Duration = Duration::from_secs(1);
 const FLUSH: Duration = Duration::from_millis(100);
 /// Flushes between two rounds of killing clients.
 const KILLS: u32 = 5;
@@ -44,6 +46,7 @@ async fn a_redis_whose_scripts_are_flushed_and_whose_clients_are_killed_loses_no
          the slowest after {:.0?}",
         scene.slowest()
     ));
+    assert!(scene.slowest() < ANSWERED, "{:?}", scene.slowest());
     scene.close(&running, Some(&redis.url()), Allowed::default()).await;
 }
 

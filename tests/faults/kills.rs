@@ -21,9 +21,9 @@ async fn one_of_three_nodes_killed_again_and_again_costs_nothing_but_a_reconnect
     let running = begin("F1 one of three nodes killed").await;
     let redis = RedisServer::start();
     let cast = Cast { topics: 20, listeners: pick(100, 200), share: 2, watches: None };
-    // In sixty seconds of the long form 20 kills, in the short form 4 within ten.
+    // In sixty seconds of the long form 20 kills, in the short form 4 within about ten.
     let kills = pick(4, 20);
-    let run = kill_nodes(&running, &redis.url(), Some(&redis), 3, cast, kills, 2_500..3_500).await;
+    let run = kill_nodes(&running, &redis.url(), Some(&redis), 3, cast, kills, pick(1_000..2_000, 2_500..3_500)).await;
     let back = run.verdict.figures.away_p99();
     assert!(back < BACK, "99 of 100 subscriptions are back after {back:?}");
 }

@@ -45,7 +45,7 @@ const FAULTS: &[(&str, Switch)] = &[
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_to_redis_that_fails_in_any_way_loses_nothing_and_comes_back() {
     let running = begin("F7 lines to Redis broken").await;
-    let long = pick(Duration::from_secs(2), Duration::from_secs(30));
+    let long = pick(Duration::from_millis(1_200), Duration::from_secs(30));
     let redis = RedisServer::start();
     let lines: Vec<Proxy> = (0..2).map(|_| Proxy::start(([127, 0, 0, 1], redis.port()).into())).collect();
     let history = ["--history-messages", "100000", "--history-bytes", "1GiB"];

@@ -40,7 +40,7 @@ async fn a_node_that_was_stopped_wakes_up_fenced_and_its_clients_have_moved() {
     scene.flow(20).await;
 
     let mut stops = Vec::new();
-    for source in SOURCES {
+    for source in &SOURCES[..pick(1, 2)] {
         let node = faults.owner(source).await;
         stops.push(scene.clock.now());
         faults.fleet.pause(node);
@@ -60,7 +60,8 @@ async fn a_node_that_was_stopped_wakes_up_fenced_and_its_clients_have_moved() {
         moved = moved.max(*first - *stopped);
     }
     running.tell(format_args!(
-        "stopped twice for {stop:?}; taken over within {longest:.1?}; every client hears on within {moved:.1?}"
+        "stopped {} times for {stop:?}; taken over within {longest:.1?}; every client hears on within {moved:.1?}",
+        stops.len()
     ));
     assert!(moved < moved_within, "{moved:?}");
 }

@@ -160,6 +160,15 @@ pub async fn read_log(client: &reqwest::Client, http: SocketAddr, topic: &str) -
     }
 }
 
+/// The sum of a metric over all its labels that hold this text.
+#[allow(dead_code, reason = "each test binary uses its own part")]
+pub async fn metric(client: &reqwest::Client, admin: SocketAddr, name: &str, label: &str) -> f64 {
+    let answer = client.get(format!("http://{admin}/metrics")).send().await.expect("it answers");
+    let text = answer.text().await.expect("it answers");
+    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
 /// The status of `/readyz` and what it says.
 #[allow(dead_code, reason = "each test binary uses its own part")]
 pub async fn ready(client: &reqwest::Client, address: SocketAddr) -> (u16, String) {

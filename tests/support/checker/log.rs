@@ -128,6 +128,11 @@ fn judge_log(topic: &str, log: &[(Position, Mark)], facts: &Facts, verdict: &mut
 pub fn judge_answers(history: &History, facts: &Facts, verdict: &mut Verdict) {
     let mut told: HashMap<(&str, &Mark), Position> = HashMap::new();
     let mut last: HashMap<(&str, &str), (Position, &Mark)> = HashMap::new();
+    let again = facts.published.values().flat_map(HashMap::values).filter(|attempts| {
+        let is = |wanted: fn(&Answer) -> bool| attempts.iter().any(|publish| wanted(&publish.answer));
+        is(|answer| *answer == Answer::Unknown) && is(|answer| matches!(answer, Answer::Yes(_)))
+    });
+    verdict.figures.repetitions = again.count();
     for Publish { topic, mark, answer, .. } in &history.published {
         match answer {
             Answer::Yes(_) => verdict.figures.acknowledged += 1,

@@ -109,6 +109,8 @@ pub struct Figures {
     pub stored: usize,
     /// Acknowledged and gone, allowed or not.
     pub lost: usize,
+    /// Messages that were asked for again under their key, and acknowledged in the end.
+    pub repetitions: usize,
     /// Messages heard, and those of them that a subscriber had heard before on an earlier connection.
     pub heard: usize,
     pub again: usize,
@@ -170,11 +172,12 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figures = &self.figures;
         let Figures { acknowledged, refused, unknown, stored, lost, heard, again, gaps, resumed, anew, .. } = figures;
+        let repetitions = figures.repetitions;
         let repeated = self.count(Fault::Repeated);
         let breaks = self.count(Fault::Reordered) + self.count(Fault::Backwards);
         writeln!(
             f,
-            "{acknowledged} acknowledged, {refused} refused, {unknown} unknown, {stored} in the log at the end"
+            "{acknowledged} acknowledged ({repetitions} when repeated), {refused} refused, {unknown} unknown, {stored} in the log at the end"
         )?;
         writeln!(
             f,
