@@ -92,7 +92,9 @@ impl Node {
     fn run(&mut self) {
         self.starts += 1;
         let log = File::create(self.log.path().join(format!("{}.log", self.starts))).expect("a file for the log");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
+        // Another build may be put to the test, such as the one that users get.
+        let binary = std::env::var("FANFARE_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_fanfare").to_owned());
+        let mut child = Command::new(binary)
             .args(&self.args)
             .current_dir(self.log.path())
             .stdin(Stdio::null())
