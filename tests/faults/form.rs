@@ -14,7 +14,7 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Whether this is the long form.
 pub fn is_long() -> bool {
-    std::env::var("FANFARE_FAULTS").is_ok_and(|form| form == "long")
+    std::env::var("FAULTS").is_ok_and(|form| form == "long")
 }
 
 pub fn pick<T>(short: T, long: T) -> T {

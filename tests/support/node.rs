@@ -96,6 +96,7 @@ impl Node {
         let binary = std::env::var("FANFARE_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_fanfare").to_owned());
         let mut child = Command::new(binary)
             .args(&self.args)
+            .env_remove("FANFARE_BIN")
             .current_dir(self.log.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
