@@ -19,7 +19,7 @@ use support::*;
 const ALL: ReadLimit = ReadLimit { messages: 1_000_000, bytes: 1 << 30 };
 
 async fn open_memory(options: Options) -> (Arc<dyn Store>, Arc<dyn DeadLetterBox>) {
-    let Opened { store, embedded_dead } = open("memory", options).await.expect("it opens");
+    let Opened { store, embedded_dead, .. } = open("memory", options).await.expect("it opens");
     (store, embedded_dead.expect("an embedded store keeps dead letters"))
 }
 

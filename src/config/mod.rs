@@ -27,6 +27,7 @@ use judge::{judge_demo, judge_serve, judge_together};
 pub use docs::{markdown, redacted, toml};
 pub use table::{SETTINGS, Setting};
 
+use crate::domain::cursor::CursorBounds;
 use crate::domain::limits::Limits;
 use crate::domain::store::Retention;
 use crate::endpoint;
@@ -61,6 +62,7 @@ pub struct Options {
     pub store_waiting: usize,
     pub store_waiting_bytes: usize,
     pub retention: Retention,
+    pub cursors: CursorBounds,
     pub ingest: String,
     pub ingest_stream: String,
     pub ingest_list: String,
@@ -99,6 +101,7 @@ impl Default for Options {
             store_waiting: 65_536,
             store_waiting_bytes: 64 * 1024 * 1024,
             retention: Retention::default(),
+            cursors: CursorBounds::default(),
             ingest: "auto".into(),
             ingest_stream: "fanfare:in".into(),
             ingest_list: "fanfare:list".into(),

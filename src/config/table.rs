@@ -183,6 +183,14 @@ pub const SETTINGS: &[Setting] = settings! {
         "idempotency_window" seconds(1000, 7 * DAY), Duration(retention.idempotency_window),
             "How long an idempotency key is remembered.";
     }
+    "Cursors" {
+        "cursor_age" seconds(60_000, 3650 * DAY), Duration(cursors.unused),
+            "How long a cursor may be unused; then it is removed. While it is there, so is the record of its topic.";
+        "max_cursors" count(1, 1_000_000), Usize(cursors.each),
+            "Cursors of one owner in one topic; without tokens all clients are one owner.";
+        "store_cursors" count(1, 1 << 32), U64(cursors.total),
+            "Cursors an embedded store keeps; beyond it new ones are refused.";
+    }
     "Ingest" {
         "ingest" INGEST, Text(ingest),
             "Where back ends publish with a Redis client. \"auto\" is the store's Redis, or the door if there is none.";

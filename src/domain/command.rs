@@ -1,8 +1,10 @@
 //! What a client asks, free of any wire format.
 
-use super::error::Problem;
+use super::cursor::{CursorName, First};
+use super::error::{Problem, Reason};
 use super::message::Publication;
 use super::name::Topic;
+use super::position::Position;
 use super::store::ReadFrom;
 
 /// The client's name for a request, given back in the answer exactly as the codec read it.
@@ -19,15 +21,22 @@ pub struct Request {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// `from`: `None` begins at the head.
+    /// `from`: `None` begins at the cursor, or at the head if there is none.
     Subscribe {
         topics: Vec<Topic>,
         from: Option<ReadFrom>,
+        cursor: Option<UseCursor>,
     },
     Unsubscribe {
         topic: Topic,
     },
     Publish(Publication),
+    Commit {
+        topic: Topic,
+        cursor: CursorName,
+        at: Position,
+        rewind: bool,
+    },
     History {
         topic: Topic,
         from: ReadFrom,
@@ -37,6 +46,31 @@ pub enum Command {
     Ping(Box<str>),
 }
 
+/// The cursor that a subscription uses, in each of its topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UseCursor {
+    pub name: CursorName,
+    pub first: First,
+}
+
+impl UseCursor {
+    /// Reads what a client says of a cursor beside where it wants to begin: `first` is a word, or nothing.
+    pub fn read(name: &str, first: Option<&str>, from: Option<ReadFrom>) -> Result<UseCursor, Problem> {
+        let name = CursorName::parse(name)?;
+        let bad = |text: &str| Problem::new(Reason::BadFrame, text);
+        let first = match (from, first) {
+            (None, None) => First::Newest,
+            (None, Some(word)) => First::parse(word).ok_or_else(|| {
+                bad("\"first\" is \"newest\" or \"oldest\": where a cursor begins that is not there yet")
+            })?,
+            (Some(ReadFrom::After(at)), None) => First::At(at),
+            (Some(ReadFrom::After(_)), Some(_)) => return Err(bad("\"after\" and \"first\" exclude one another")),
+            (Some(_), _) => return Err(bad("with \"cursor\" it begins there, or at \"after\"; leave the other out")),
+        };
+        Ok(UseCursor { name, first })
+    }
+}
+
 impl Command {
     /// The verb, as errors name it in `for`.
     pub fn verb(&self) -> &'static str {
@@ -44,6 +78,7 @@ impl Command {
             Command::Subscribe { .. } => "sub",
             Command::Unsubscribe { .. } => "unsub",
             Command::Publish(_) => "pub",
+            Command::Commit { .. } => "commit",
             Command::History { .. } => "history",
             Command::Ping(_) => "ping",
         }

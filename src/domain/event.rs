@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::command::RequestId;
+use super::cursor::{CursorName, Placed};
 use super::error::Problem;
 use super::message::{Durability, Message};
 use super::name::Topic;
@@ -21,6 +22,7 @@ pub enum Event {
         id: Option<RequestId>,
         topic: Topic,
         answer: Answer,
+        cursor: Option<CursorUsed>,
         ignored: Vec<String>,
     },
     Unsubscribed {
@@ -33,6 +35,13 @@ pub enum Event {
         topic: Topic,
         stored: Position,
         durability: Durability,
+        ignored: Vec<String>,
+    },
+    Committed {
+        id: Option<RequestId>,
+        topic: Topic,
+        cursor: CursorName,
+        placed: Placed,
         ignored: Vec<String>,
     },
     /// `missing`: what could not be given between the position asked for and the first item.
@@ -55,6 +64,15 @@ pub enum Event {
         topic: Option<Box<str>>,
         problem: Problem,
     },
+}
+
+/// What a subscription is told of the cursor that it uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CursorUsed {
+    pub name: CursorName,
+    pub lag: u64,
+    /// It begins with this use.
+    pub created: bool,
 }
 
 impl Event {

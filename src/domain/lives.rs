@@ -31,6 +31,11 @@ impl Lives {
         Lives { known }
     }
 
+    /// Each life with its base, oldest first.
+    pub fn known(&self) -> &[(Epoch, u64)] {
+        &self.known
+    }
+
     pub fn newest(&self) -> Epoch {
         self.known.last().expect("a topic has at least one life").0
     }

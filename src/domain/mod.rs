@@ -7,6 +7,7 @@ pub mod access;
 pub mod bookmark;
 pub mod codec;
 pub mod command;
+pub mod cursor;
 pub mod dead;
 pub mod error;
 pub mod event;

@@ -14,10 +14,10 @@ pub struct Topic(Arc<str>);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    #[error("a name has 1 to 200 bytes, this one is empty")]
-    Empty,
-    #[error("a name has 1 to 200 bytes, this one has {0}")]
-    TooLong(usize),
+    #[error("a name has 1 to {most} bytes, this one is empty")]
+    Empty { most: usize },
+    #[error("a name has 1 to {most} bytes, this one has {had}")]
+    TooLong { had: usize, most: usize },
     #[error(
         "{character:?} at byte {at} cannot stand in a name; use segments of A-Z a-z 0-9 _ : @ | = + ~ - joined by '.'"
     )]
@@ -29,14 +29,14 @@ pub enum NameError {
 impl Topic {
     /// Takes a name as a user wrote it.
     pub fn parse(name: &str) -> Result<Topic, NameError> {
-        check(name)?;
+        check(name, MAX_NAME)?;
         Ok(Topic(name.into()))
     }
 
     /// The topic of one user, `user.<id>`, with every byte that cannot stand in a segment, and `.`, written `~2E`.
     pub fn of_user(id: &str) -> Result<Topic, NameError> {
         if id.is_empty() {
-            return Err(NameError::Empty);
+            return Err(NameError::Empty { most: MAX_NAME });
         }
         let mut name = String::with_capacity(id.len() + 5);
         name.push_str("user.");
@@ -79,12 +79,13 @@ impl fmt::Debug for Topic {
     }
 }
 
-fn check(name: &str) -> Result<(), NameError> {
+/// The grammar, for names of at most so many bytes.
+pub(super) fn check(name: &str, most: usize) -> Result<(), NameError> {
     if name.is_empty() {
-        return Err(NameError::Empty);
+        return Err(NameError::Empty { most });
     }
-    if name.len() > MAX_NAME {
-        return Err(NameError::TooLong(name.len()));
+    if name.len() > most {
+        return Err(NameError::TooLong { had: name.len(), most });
     }
     let start = usize::from(name.starts_with('$'));
     let mut segment_start = start;
@@ -124,7 +125,7 @@ mod tests {
     fn other_names_are_refused_with_the_place() {
         let character = |character, at| NameError::Character { character, at };
         for (name, error) in [
-            ("", NameError::Empty),
+            ("", NameError::Empty { most: 200 }),
             (".a", NameError::EmptySegment(0)),
             ("a..b", NameError::EmptySegment(2)),
             ("a.", NameError::EmptySegment(2)),
@@ -138,7 +139,7 @@ mod tests {
         ] {
             assert_eq!(Topic::parse(name), Err(error), "{name:?}");
         }
-        assert_eq!(Topic::parse(&"n".repeat(201)), Err(NameError::TooLong(201)));
+        assert_eq!(Topic::parse(&"n".repeat(201)), Err(NameError::TooLong { had: 201, most: 200 }));
     }
 
     #[test]

@@ -5,12 +5,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::command::{Command, Refusal, Request, RequestId};
+use super::command::{Command, Refusal, Request, RequestId, UseCursor};
+use super::cursor::{CursorName, Owner};
 use super::error::{CloseCode, Problem, Reason};
 use super::event::Event;
 use super::limits::Limits;
 use super::message::Publication;
 use super::name::Topic;
+use super::position::Position;
 use super::rate::Rate;
 use super::store::ReadFrom;
 
@@ -18,10 +20,38 @@ use super::store::ReadFrom;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     Say(Event),
-    Subscribe { id: Option<RequestId>, topic: Topic, from: Option<ReadFrom>, ignored: Vec<String> },
-    Unsubscribe { id: Option<RequestId>, topic: Topic, ignored: Vec<String> },
-    Publish { id: Option<RequestId>, publication: Publication, ignored: Vec<String> },
-    History { id: Option<RequestId>, topic: Topic, from: ReadFrom, limit: u32, ignored: Vec<String> },
+    Subscribe {
+        id: Option<RequestId>,
+        topic: Topic,
+        from: Option<ReadFrom>,
+        cursor: Option<UseCursor>,
+        ignored: Vec<String>,
+    },
+    Unsubscribe {
+        id: Option<RequestId>,
+        topic: Topic,
+        ignored: Vec<String>,
+    },
+    Publish {
+        id: Option<RequestId>,
+        publication: Publication,
+        ignored: Vec<String>,
+    },
+    Commit {
+        id: Option<RequestId>,
+        topic: Topic,
+        cursor: CursorName,
+        at: Position,
+        rewind: bool,
+        ignored: Vec<String>,
+    },
+    History {
+        id: Option<RequestId>,
+        topic: Topic,
+        from: ReadFrom,
+        limit: u32,
+        ignored: Vec<String>,
+    },
     Close(CloseCode),
 }
 
@@ -52,6 +82,12 @@ impl Session {
         Event::Hello { connection: connection.into(), ping: self.limits.ping, max_frame: self.limits.frame }
     }
 
+    /// Whose cursors this client uses.
+    pub fn owner(&self) -> Owner {
+        // There are no tokens yet, so nobody has a name.
+        Owner::anonymous()
+    }
+
     /// One decoded request or refusal; its effects are applied before the next call.
     pub fn on_request(&mut self, now: Instant, decoded: Result<Request, Refusal>, holds: &Holds<'_>) -> Vec<Effect> {
         let request = match decoded {
@@ -65,7 +101,7 @@ impl Session {
         }
         match command {
             Command::Ping(what) => vec![Effect::Say(Event::Pong(what))],
-            Command::Subscribe { topics, from } => {
+            Command::Subscribe { topics, from, cursor } => {
                 let mut room = self.limits.subscriptions.saturating_sub(holds.subscriptions);
                 let mut taken = HashSet::new();
                 let mut effects = Vec::with_capacity(topics.len());
@@ -84,18 +120,24 @@ impl Session {
                         room -= 1;
                         taken.insert(topic.clone());
                     }
-                    effects.push(Effect::Subscribe { id: id.clone(), topic, from, ignored: ignored.clone() });
+                    let (id, cursor, ignored) = (id.clone(), cursor.clone(), ignored.clone());
+                    effects.push(Effect::Subscribe { id, topic, from, cursor, ignored });
                 }
                 effects
             }
             Command::Unsubscribe { topic } => vec![Effect::Unsubscribe { id, topic, ignored }],
-            command @ (Command::Publish(_) | Command::History { .. }) if holds.in_flight >= self.limits.in_flight => {
+            command @ (Command::Publish(_) | Command::Commit { .. } | Command::History { .. })
+                if holds.in_flight >= self.limits.in_flight =>
+            {
                 let text =
                     format!("{} commands of this connection wait for the store; await answers first", holds.in_flight);
                 let problem = Problem::new(Reason::Busy, text).retry_after(Duration::from_millis(100));
                 vec![Effect::Say(refused(id, &command, problem))]
             }
             Command::Publish(publication) => vec![Effect::Publish { id, publication, ignored }],
+            Command::Commit { topic, cursor, at, rewind } => {
+                vec![Effect::Commit { id, topic, cursor, at, rewind, ignored }]
+            }
             Command::History { topic, from, limit } => {
                 vec![Effect::History { id, topic, from, limit: limit.clamp(1, self.limits.history), ignored }]
             }
@@ -134,7 +176,7 @@ fn cost(command: &Command) -> u32 {
 fn refused(id: Option<RequestId>, command: &Command, problem: Problem) -> Event {
     let topic = match command {
         Command::Subscribe { topics, .. } => topics.first(),
-        Command::Unsubscribe { topic } | Command::History { topic, .. } => Some(topic),
+        Command::Unsubscribe { topic } | Command::Commit { topic, .. } | Command::History { topic, .. } => Some(topic),
         Command::Publish(publication) => Some(&publication.topic),
         Command::Ping(_) => None,
     };
@@ -152,7 +194,7 @@ mod tests {
 
     fn subscribe(names: &[&str]) -> Result<Request, Refusal> {
         let topics = names.iter().map(|n| Topic::parse(n).unwrap()).collect();
-        Ok(Request { id: None, command: Command::Subscribe { topics, from: None }, ignored: vec![] })
+        Ok(Request { id: None, command: Command::Subscribe { topics, from: None, cursor: None }, ignored: vec![] })
     }
 
     /// A connection with so many subscriptions, one of them to `held`.

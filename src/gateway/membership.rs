@@ -22,8 +22,14 @@ use crate::hub::outbox::Shares;
 const LOCATE_WAIT: Duration = Duration::from_secs(5);
 
 impl Shard {
-    /// Subscribes, or replaces the subscription that there is.
-    pub(super) fn subscribe(self: &Rc<Self>, connection: &Rc<Connection>, topic: &Topic, asked: Asked, now: Instant) {
+    /// Subscribes, or replaces the subscription that there is; answers which stay it is.
+    pub(super) fn subscribe(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        topic: &Topic,
+        asked: Asked,
+        now: Instant,
+    ) -> (TopicKey, u64) {
         let (key, at) = {
             let mut topics = self.topics.borrow_mut();
             let key = topics.enter(topic, || self.hub.join(topic, self.id));
@@ -34,13 +40,14 @@ impl Shard {
         }
         self.topics.borrow_mut().entry_mut(key).behind.push(connection.key);
         let stage = Stage::Waiting { asked: Box::new(asked), since: now };
-        connection.subscriptions.borrow_mut().insert(key, stage);
+        let stay = connection.subscriptions.borrow_mut().insert(key, stage);
         if let Some(trail) = connection.trail() {
             trail.borrow_mut().bind(topic, key);
         }
         if let Some(at) = at {
             self.begin(connection, key, at, now);
         }
+        (key, stay)
     }
 
     /// The stream of a topic stands now, for all that wait for it.
@@ -64,13 +71,11 @@ impl Shard {
     }
 
     /// From waiting to live or behind.
-    fn begin(self: &Rc<Self>, connection: &Rc<Connection>, key: TopicKey, at: Position, now: Instant) {
+    pub(super) fn begin(self: &Rc<Self>, connection: &Rc<Connection>, key: TopicKey, at: Position, now: Instant) {
         let asked = {
             let mut subscriptions = connection.subscriptions.borrow_mut();
             match subscriptions.find(key).map(|s| &mut s.stage) {
-                Some(Stage::Waiting { asked, .. }) => {
-                    std::mem::replace(&mut **asked, Asked { id: None, from: None, ignored: Vec::new() })
-                }
+                Some(Stage::Waiting { asked, .. }) if !asked.awaits_cursor => std::mem::take(&mut **asked),
                 _ => return,
             }
         };
@@ -103,9 +108,12 @@ impl Shard {
         now: Instant,
     ) {
         let topic = self.topics.borrow().entry(key).topic.clone();
-        let Asked { id, ignored, .. } = asked;
+        let Asked { id, cursor, ignored, begins_cursor, .. } = asked;
+        // What begins now has nothing to resume; that something is missing already is told all the same.
+        let resumed = answer.resumed.filter(|resumed| !begins_cursor || resumed.is_err());
+        let answer = Answer { resumed, ..answer };
         let told = Some(Told { topic: key, at: answer.at });
-        connection.say_told(&Event::Subscribed { id, topic, answer, ignored }, told, &self.limits, now);
+        connection.say_told(&Event::Subscribed { id, topic, answer, cursor, ignored }, told, &self.limits, now);
     }
 
     /// Into the live list.

@@ -3,6 +3,7 @@
 
 mod connection;
 mod counters;
+mod cursors;
 mod event_stream;
 mod membership;
 mod outgoing;

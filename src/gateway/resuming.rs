@@ -82,7 +82,7 @@ impl Shard {
             self.topics.borrow_mut().entry_mut(key).behind.push(connection.key);
         }
         let replay = Replay::behind(at, lag, Shares(self.limits.outbox).held());
-        let asked = Asked { id: None, from: None, ignored: Vec::new() };
+        let asked = Asked::default();
         let behind = Behind { asked, answered: true, replay, wanted: true, needed, lag: Some(lag) };
         connection.subscriptions.borrow_mut().renew(key, Stage::Behind(Box::new(behind)));
     }
@@ -126,8 +126,7 @@ impl Shard {
                 let asked = match connection.subscriptions.borrow_mut().find(key).map(|s| &mut s.stage) {
                     Some(Stage::Behind(behind)) => {
                         behind.answered = true;
-                        let (id, ignored) = (behind.asked.id.take(), std::mem::take(&mut behind.asked.ignored));
-                        Asked { id, from: None, ignored }
+                        std::mem::take(&mut behind.asked)
                     }
                     _ => return None,
                 };

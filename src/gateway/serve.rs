@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::connection::{self, Connection, History, Io, Protocol, State, Transport};
 use super::counters;
+use super::cursors::Commit;
 use super::shard::{SCRATCH, Shard};
 use super::subscriptions::Asked;
 use super::websocket::Incoming;
@@ -235,14 +236,21 @@ impl Shard {
                     connection.say(&event, &self.limits, now);
                     connection.on_said(&event);
                 }
-                Effect::Subscribe { id, topic, from, ignored } => {
-                    self.subscribe(connection, &topic, Asked { id, from, ignored }, now);
+                Effect::Subscribe { id, topic, from, cursor, ignored } => {
+                    let asked = Asked { id, from, ignored, ..Asked::default() };
+                    match cursor {
+                        None => _ = self.subscribe(connection, &topic, asked, now),
+                        Some(cursor) => self.subscribe_from_cursor(connection, &topic, asked, cursor, now),
+                    }
                 }
                 Effect::Unsubscribe { id, topic, ignored } => {
                     self.unsubscribe(connection, &topic, now);
                     connection.say(&Event::Unsubscribed { id, topic, ignored }, &self.limits, now);
                 }
                 Effect::Publish { id, publication, ignored } => self.publish(connection, id, publication, ignored),
+                Effect::Commit { id, topic, cursor, at, rewind, ignored } => {
+                    self.commit(connection, Commit { id, topic, cursor, at, rewind, ignored });
+                }
                 Effect::History { id, topic, from, limit, ignored } => {
                     self.history(connection, History { id, topic, from, limit, ignored });
                 }
@@ -308,7 +316,11 @@ impl Shard {
         });
     }
 
-    fn answer_later(self: &Rc<Self>, connection: &Rc<Connection>, answer: impl Future<Output = Event> + 'static) {
+    pub(super) fn answer_later(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        answer: impl Future<Output = Event> + 'static,
+    ) {
         connection.in_flight.set(connection.in_flight.get() + 1);
         let (shard, connection) = (self.clone(), connection.clone());
         tokio::task::spawn_local(async move {

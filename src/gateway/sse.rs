@@ -188,7 +188,7 @@ impl Wish {
 
     fn requests(&self) -> Vec<Result<Request, Refusal>> {
         let request = |(topic, from): &(Topic, Option<ReadFrom>)| {
-            let command = Command::Subscribe { topics: vec![topic.clone()], from: *from };
+            let command = Command::Subscribe { topics: vec![topic.clone()], from: *from, cursor: None };
             Ok(Request { id: None, command, ignored: self.ignored.clone() })
         };
         self.topics.iter().map(request).collect()

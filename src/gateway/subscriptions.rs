@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::topics::TopicKey;
 use crate::domain::command::RequestId;
+use crate::domain::event::CursorUsed;
 use crate::domain::replay::{Lag, Replay};
 use crate::domain::store::ReadFrom;
 
@@ -37,10 +38,16 @@ pub enum Stage {
 }
 
 /// What the client asked, kept until it is answered.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Asked {
     pub id: Option<RequestId>,
     pub from: Option<ReadFrom>,
+    /// Set when the store has told it.
+    pub cursor: Option<CursorUsed>,
+    /// It begins only when the store has told its cursor.
+    pub awaits_cursor: bool,
+    /// Its cursor begins with it, so there is nothing that it resumes.
+    pub begins_cursor: bool,
     pub ignored: Vec<String>,
 }
 
@@ -78,10 +85,12 @@ impl Subscriptions {
         self.list.iter_mut().find(|s| s.topic == topic)
     }
 
-    pub fn insert(&mut self, topic: TopicKey, stage: Stage) {
+    /// Answers the number of this stay.
+    pub fn insert(&mut self, topic: TopicKey, stage: Stage) -> u64 {
         debug_assert!(self.list.iter().all(|s| s.topic != topic));
         self.next_stay += 1;
         self.list.push(Subscription { topic, stay: self.next_stay, stage });
+        self.next_stay
     }
 
     pub fn remove(&mut self, topic: TopicKey) -> Option<Subscription> {

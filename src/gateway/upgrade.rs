@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tungstenite::handshake::derive_accept_key;
 
 use super::{Arrival, Door, Gateway, counters};
-use crate::domain::command::{Command, Refusal, Request};
+use crate::domain::command::{Command, Refusal, Request, UseCursor};
 use crate::domain::error::{CloseCode, Problem, Reason};
 use crate::domain::name::Topic;
 use crate::domain::store::ReadFrom;
@@ -179,18 +179,20 @@ pub(super) fn prepare(stream: TcpStream) -> std::io::Result<std::net::TcpStream>
 
 /// What the URL asks for: `?sub=news&after=k3.41`, at most so many `sub` one after the other, `batch=1`.
 fn opening(query: &str, most: usize) -> (Vec<Result<Request, Refusal>>, bool) {
-    let mut wishes: Vec<(String, Option<Result<ReadFrom, Problem>>)> = Vec::new();
+    let mut wishes: Vec<Wish> = Vec::new();
     let (mut batch, mut ignored) = (false, Vec::new());
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match (&*name, wishes.last_mut()) {
-            ("sub", _) => wishes.push((value.into_owned(), None)),
+            ("sub", _) => wishes.push(Wish { topic: value.into_owned(), ..Wish::default() }),
             ("batch", _) => batch = value == "1",
             ("after", Some(_)) if value.is_empty() => {}
-            ("after", Some((_, from))) => *from = Some(value.parse().map(ReadFrom::After).map_err(Problem::from)),
-            ("last", Some((_, from))) => {
+            ("after", Some(wish)) => wish.from = Some(value.parse().map(ReadFrom::After).map_err(Problem::from)),
+            ("last", Some(wish)) => {
                 let wrong = |_| Problem::new(Reason::BadFrame, "\"last\" in the URL is a whole number");
-                *from = Some(value.parse().map(ReadFrom::Last).map_err(wrong));
+                wish.from = Some(value.parse().map(ReadFrom::Last).map_err(wrong));
             }
+            ("cursor", Some(wish)) => wish.cursor = Some(value.into_owned()),
+            ("first", Some(wish)) => wish.first = Some(value.into_owned()),
             // They come back in every answer.
             _ if ignored.len() < MOST_NAMED => ignored.push(name.chars().take(40).collect::<String>()),
             _ => {}
@@ -201,14 +203,31 @@ fn opening(query: &str, most: usize) -> (Vec<Result<Request, Refusal>>, bool) {
         let problem = Problem::new(Reason::TooMany, text);
         return (vec![Err(Refusal { id: None, verb: Some("sub"), topic: None, problem })], batch);
     }
-    let requests = wishes.into_iter().map(|(name, from)| {
-        let fail =
-            |problem| Refusal { id: None, verb: Some("sub"), topic: Some(name.chars().take(200).collect()), problem };
-        let topic = Topic::parse(&name).map_err(|e| fail(e.into()))?;
-        let from = from.transpose().map_err(fail)?;
-        Ok(Request { id: None, command: Command::Subscribe { topics: vec![topic], from }, ignored: ignored.clone() })
+    let requests = wishes.into_iter().map(|wish| {
+        let name: Box<str> = wish.topic.chars().take(200).collect();
+        let command =
+            wish.command().map_err(|problem| Refusal { id: None, verb: Some("sub"), topic: Some(name), problem })?;
+        Ok(Request { id: None, command, ignored: ignored.clone() })
     });
     (requests.collect(), batch)
+}
+
+/// One `sub` of a URL, with what belongs to it.
+#[derive(Default)]
+struct Wish {
+    topic: String,
+    from: Option<Result<ReadFrom, Problem>>,
+    cursor: Option<String>,
+    first: Option<String>,
+}
+
+impl Wish {
+    fn command(self) -> Result<Command, Problem> {
+        let topic = Topic::parse(&self.topic)?;
+        let from = self.from.transpose()?;
+        let cursor = self.cursor.map(|name| UseCursor::read(&name, self.first.as_deref(), from)).transpose()?;
+        Ok(Command::Subscribe { topics: vec![topic], from, cursor })
+    }
 }
 
 fn header_text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {

@@ -20,9 +20,10 @@ use self::registry::Registry;
 pub use self::registry::{ShardId, Ticket};
 use self::sequencer::Sequencer;
 use crate::domain::codec::Format;
+use crate::domain::cursor::{CursorKey, Cursors, First, Opened, Placed};
 use crate::domain::replay::Gap;
 
-use crate::domain::error::Problem;
+use crate::domain::error::{Problem, Reason};
 use crate::domain::message::{Durability, Message, Publication};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
@@ -34,6 +35,7 @@ use crate::telemetry;
 #[derive(Clone)]
 pub struct Hub {
     store: Arc<dyn Store>,
+    cursors: Option<Arc<dyn Cursors>>,
     registry: Arc<Registry>,
     /// The feed is interrupted: what is published now reaches subscribers late.
     interrupted: Arc<AtomicBool>,
@@ -88,7 +90,7 @@ pub struct Receipt {
 impl Hub {
     /// A hub without shards: publishes and reads.
     pub fn new(store: Arc<dyn Store>) -> Hub {
-        Hub { store, registry: Arc::default(), interrupted: Arc::default(), settle: None }
+        Hub { store, cursors: None, registry: Arc::default(), interrupted: Arc::default(), settle: None }
     }
 
     /// A hub that feeds shards through the given channels; the first is `ShardId(0)`. The future is the sequencer: it
@@ -107,7 +109,12 @@ impl Hub {
             interrupted: interrupted.clone(),
             settling,
         };
-        (Hub { store, registry, interrupted, settle: Some(settle) }, sequencer.run())
+        (Hub { store, cursors: None, registry, interrupted, settle: Some(settle) }, sequencer.run())
+    }
+
+    /// The same hub with whoever keeps its cursors.
+    pub fn with_cursors(self, cursors: Arc<dyn Cursors>) -> Hub {
+        Hub { cursors: Some(cursors), ..self }
     }
 
     /// A shard's first subscriber of a topic: `ToShard::Joined` with this ticket follows.
@@ -182,6 +189,22 @@ impl Hub {
     pub fn find(&self, topic: &Topic, at: Position) -> BoxFuture<'static, Result<Option<Message>, StoreError>> {
         let page = self.read(topic, ReadFrom::After(at.before()), ReadLimit { messages: 1, ..ReadLimit::default() });
         async move { Ok(page.await?.messages.into_iter().find(|m| m.at == at)) }.boxed()
+    }
+
+    /// Who keeps the cursors.
+    pub fn cursors(&self) -> Result<&Arc<dyn Cursors>, Problem> {
+        self.cursors.as_ref().ok_or_else(|| Problem::new(Reason::NotFound, "this hub's store keeps no cursors"))
+    }
+
+    /// Uses a cursor; it is made if it is not there.
+    pub fn open_cursor(&self, key: &CursorKey, first: First) -> BoxFuture<'static, Result<Opened, Problem>> {
+        let opened = self.cursors().map(|cursors| cursors.open(key, first));
+        async move { Ok(opened?.await?) }.boxed()
+    }
+
+    pub fn commit(&self, key: &CursorKey, at: Position, rewind: bool) -> BoxFuture<'static, Result<Placed, Problem>> {
+        let placed = self.cursors().map(|cursors| cursors.commit(key, at, rewind));
+        async move { Ok(placed?.await?) }.boxed()
     }
 
     /// Whether the feed is interrupted: subscribers then get late what is published, and are told what they miss.

@@ -83,6 +83,10 @@ impl Server {
         };
         let channels = Channels::new(shards);
         let (hub, sequencer) = Hub::with_shards(opened.store.clone(), channels.to_shards.clone());
+        let hub = match opened.cursors {
+            Some(cursors) => hub.with_cursors(cursors),
+            None => hub,
+        };
         let (http, admin_address) = (public.address, admin.as_ref().map(|a| a.address));
         let dispatcher = start_dispatcher(&hub, options, opened.embedded_dead, tries).await?;
         let door = dispatcher.as_ref().and_then(Dispatcher::door);
@@ -179,6 +183,7 @@ fn store_options(options: &Options) -> store::Options {
     store::Options {
         prefix: options.prefix.clone(),
         retention: options.retention,
+        cursors: options.cursors,
         feed_capacity: options.feed,
         total_bytes: options.store_bytes,
         accept_loss: options.accept_loss,

@@ -1,6 +1,7 @@
 //! Stores: where topics are kept. One folder each; `open` chooses one by its URL. What a store promises is in
 //! `domain::store`, and every store is held to it by `tests/store_conformance.rs`.
 
+mod cursors;
 pub mod embedded;
 pub mod redis;
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::domain::cursor::{CursorBounds, Cursors};
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::store::{Retention, Store, StoreError};
 use crate::domain::topic::Rule;
@@ -25,6 +27,7 @@ pub struct Options {
     /// How every topic is kept, and what is said of some by pattern; the first rule that a topic meets counts.
     pub retention: Retention,
     pub rules: Vec<Rule>,
+    pub cursors: CursorBounds,
     /// Events that wait for the reader of the feed before the store waits for it (embedded) or drops messages and says
     /// so (Redis).
     pub feed_capacity: usize,
@@ -55,6 +58,7 @@ impl Default for Options {
             prefix: "fanfare".into(),
             retention: Retention::default(),
             rules: Vec::new(),
+            cursors: CursorBounds::default(),
             feed_capacity: 16_384,
             total_bytes: 0,
             accept_loss: false,
@@ -102,6 +106,7 @@ pub struct Held {
 
 pub struct Opened {
     pub store: Arc<dyn Store>,
+    pub cursors: Option<Arc<dyn Cursors>>,
     /// Where the hub's own door keeps its dead letters: an embedded store has it, Redis keeps them beside its streams.
     pub embedded_dead: Option<Arc<dyn DeadLetterBox>>,
 }
@@ -110,15 +115,16 @@ pub struct Opened {
 pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
     match url.split(':').next().unwrap_or_default() {
         "memory" if url == "memory" => {
-            let (store, dead) = embedded::open_in_memory(&options)?;
-            Ok(Opened { store, embedded_dead: Some(dead) })
+            let embedded::Ends { store, cursors, dead } = embedded::open_in_memory(&options)?;
+            Ok(Opened { store, cursors: Some(cursors), embedded_dead: Some(dead) })
         }
         "disk" => {
             let folder = folder(url)?;
             // It reads all that is there.
             let opened = tokio::task::spawn_blocking(move || embedded::open_on_disk(&folder, &options)).await;
-            let (store, dead) = opened.expect("opening does not panic").map_err(|e| OpenError::Disk(e.to_string()))?;
-            Ok(Opened { store, embedded_dead: Some(dead) })
+            let opened = opened.expect("opening does not panic");
+            let embedded::Ends { store, cursors, dead } = opened.map_err(|e| OpenError::Disk(e.to_string()))?;
+            Ok(Opened { store, cursors: Some(cursors), embedded_dead: Some(dead) })
         }
         _ if endpoint::is_redis(url) => {
             let own = redis::RedisOptions {
@@ -131,7 +137,7 @@ pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
                 ..redis::RedisOptions::default()
             };
             let store = redis::open(url, own).await?;
-            Ok(Opened { store: Arc::new(store), embedded_dead: None })
+            Ok(Opened { store: Arc::new(store), cursors: None, embedded_dead: None })
         }
         _ => Err(OpenError::Unknown(without_password(url))),
     }

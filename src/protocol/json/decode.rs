@@ -4,7 +4,8 @@ use serde_json::value::RawValue;
 
 use super::openings;
 use crate::document::{Content, Members, json_problem};
-use crate::domain::command::{Command, Refusal, Request, RequestId};
+use crate::domain::command::{Command, Refusal, Request, RequestId, UseCursor};
+use crate::domain::cursor::CursorName;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::limits::Limits;
 use crate::domain::name::Topic;
@@ -12,11 +13,11 @@ use crate::domain::position::Position;
 use crate::domain::store::ReadFrom;
 
 /// What this hub does.
-const VERBS: [&str; 5] = ["sub", "unsub", "pub", "history", "ping"];
+const VERBS: [&str; 6] = ["sub", "unsub", "pub", "commit", "history", "ping"];
 /// What the protocol has words for and this hub does not do.
-const ABSENT: [&str; 15] = [
-    "auth", "commit", "put", "take", "untake", "ack", "nack", "nak", "extend", "term", "request", "who", "join",
-    "leave", "cancel",
+const ABSENT: [&str; 14] = [
+    "auth", "put", "take", "untake", "ack", "nack", "nak", "extend", "term", "request", "who", "join", "leave",
+    "cancel",
 ];
 
 /// Reads one frame: an object, or an array of them.
@@ -86,7 +87,11 @@ fn object(text: &[u8], limits: &Limits) -> Vec<Result<Request, Refusal>> {
 
 fn command(verb: &str, topic: Topic, members: &mut Members<'_>, limits: &Limits) -> Result<Command, Problem> {
     Ok(match verb {
-        "sub" => Command::Subscribe { topics: vec![topic], from: start(members, limits)? },
+        "sub" => {
+            let from = start(members, limits)?;
+            Command::Subscribe { topics: vec![topic], from, cursor: cursor(members, from)? }
+        }
+        "commit" => commit(topic, members)?,
         "unsub" => Command::Unsubscribe { topic },
         "pub" => Command::Publish(Content::take(members)?.publish(topic, limits)?),
         _ => {
@@ -120,6 +125,10 @@ fn subscribe_many(
         }
         Err(problem) => return fail(problem),
     }
+    let cursor = match cursor(&mut members, None) {
+        Ok(cursor) => cursor,
+        Err(problem) => return fail(problem),
+    };
     if names.is_empty() || names.len() > limits.subscriptions {
         let text = format!(r#""sub" takes 1 to {} names, this has {}"#, limits.subscriptions, names.len());
         return fail(Problem::new(Reason::TooMany, text));
@@ -135,7 +144,7 @@ fn subscribe_many(
         }
     }
     if !good.is_empty() {
-        let command = Command::Subscribe { topics: good, from: None };
+        let command = Command::Subscribe { topics: good, from: None, cursor };
         answers.insert(0, Ok(Request { id: refusal.id, command, ignored: members.left() }));
     }
     answers
@@ -197,6 +206,38 @@ fn start(members: &mut Members<'_>, limits: &Limits) -> Result<Option<ReadFrom>,
     match (after, number(members, "last", limits.history)?) {
         (Some(_), Some(_)) => Err(Problem::new(Reason::BadFrame, "\"after\" and \"last\" exclude one another")),
         (after, last) => Ok(after.or(last.map(ReadFrom::Last))),
+    }
+}
+
+/// The cursor that a subscription uses.
+fn cursor(members: &mut Members<'_>, from: Option<ReadFrom>) -> Result<Option<UseCursor>, Problem> {
+    let Some(name) = word(members, "cursor")? else { return Ok(None) };
+    UseCursor::read(&name, word(members, "first")?.as_deref(), from).map(Some)
+}
+
+fn commit(topic: Topic, members: &mut Members<'_>) -> Result<Command, Problem> {
+    let missing = |name| {
+        let text = format!("{name:?} is missing, like {{\"commit\":\"news\",\"cursor\":\"phone\",\"at\":\"k3.42\"}}");
+        Problem::new(Reason::BadFrame, text)
+    };
+    let cursor = CursorName::parse(&word(members, "cursor")?.ok_or_else(|| missing("cursor"))?)?;
+    let at = word(members, "at")?.ok_or_else(|| missing("at"))?.parse::<Position>()?;
+    let rewind = match members.take("rewind").map(RawValue::get) {
+        None | Some("null" | "false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Problem::new(Reason::BadFrame, "\"rewind\" is true or false")),
+    };
+    Ok(Command::Commit { topic, cursor, at, rewind })
+}
+
+/// Takes a string; `null` is an absent one.
+fn word(members: &mut Members<'_>, name: &str) -> Result<Option<String>, Problem> {
+    match members.take(name).map(RawValue::get) {
+        None | Some("null") => Ok(None),
+        Some(raw) => match serde_json::from_str(raw) {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(Problem::new(Reason::BadFrame, format!("{name:?} is a string, not {}", clip(raw)))),
+        },
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::document::{self, quote_into};
 use crate::domain::command::RequestId;
-use crate::domain::event::Event;
+use crate::domain::event::{CursorUsed, Event};
 use crate::domain::store::Missing;
 use crate::protocol::NATIVE;
 
@@ -17,13 +17,19 @@ pub fn event(event: &Event) -> Bytes {
             object.text("hello", NATIVE).text("conn", connection);
             object.plain("ping", ping.as_secs_f64()).plain("max", max_frame);
         }
-        Event::Subscribed { id, topic, answer, ignored } => {
+        Event::Subscribed { id, topic, answer, cursor, ignored } => {
             object.reply(id, "sub").text("topic", topic.as_str()).text("mode", "log");
             object.text("at", &answer.at.to_string());
             match &answer.resumed {
                 None => {}
                 Some(Ok(())) => _ = object.plain("resumed", true),
                 Some(Err(missing)) => _ = object.plain("resumed", false).missing(missing),
+            }
+            if let Some(CursorUsed { name, lag, created }) = cursor {
+                object.text("cursor", name.as_str()).plain("lag", lag);
+                if *created {
+                    object.plain("created", true);
+                }
             }
             object.ignored(ignored);
         }
@@ -33,6 +39,11 @@ pub fn event(event: &Event) -> Bytes {
         Event::Published { id, topic, stored, durability, ignored } => {
             object.reply(id, "pub").text("topic", topic.as_str()).text("stored", &stored.to_string());
             object.text("durability", durability.as_str()).ignored(ignored);
+        }
+        Event::Committed { id, topic, cursor, placed, ignored } => {
+            object.reply(id, "commit").text("topic", topic.as_str()).text("cursor", cursor.as_str());
+            // Not `at`: what a client keeps as `at` must not run ahead of what it was given.
+            object.text("committed", &placed.at.to_string()).plain("lag", placed.lag).ignored(ignored);
         }
         Event::History { id, topic, items, missing, more, ignored } => {
             object.reply(id, "history").text("topic", topic.as_str());

@@ -13,6 +13,7 @@ use super::feed::Outlet;
 use super::log::MESSAGE_OVERHEAD;
 use crate::domain::name::Topic;
 use crate::domain::store::{Append, Appended, Page, ReadFrom, ReadLimit, StoreError};
+use crate::store::cursors::{self, Ask};
 
 /// Messages that one transaction takes, if no single call has more.
 const GROUP_ITEMS: usize = 8_192;
@@ -28,9 +29,15 @@ pub struct AppendCall {
     pub reply: Reply<Vec<Result<Appended, StoreError>>>,
 }
 
+pub struct CursorCall {
+    pub ask: Ask,
+    pub reply: cursors::Reply,
+}
+
 pub enum Call {
     Append(AppendCall),
     Read { topic: Topic, from: ReadFrom, limit: ReadLimit, reply: Reply<Result<Page, StoreError>> },
+    Cursor(CursorCall),
     Dead(DeadCall),
 }
 
@@ -243,12 +250,19 @@ impl State {
     }
 }
 
+impl cursors::Queue for Inbox {
+    fn put(&self, ask: Ask, reply: cursors::Reply) {
+        Inbox::put(self, Call::Cursor(CursorCall { ask, reply }));
+    }
+}
+
 impl Call {
     /// Whether it makes the store larger: what is refused when there is no room.
     pub fn stores(&self) -> bool {
         match self {
             Call::Append(_) => true,
-            Call::Read { .. } => false,
+            // A commit is an acknowledgement, and a cursor is small; their number is bounded.
+            Call::Read { .. } | Call::Cursor(_) => false,
             Call::Dead(call) => call.stores(),
         }
     }
@@ -258,6 +272,7 @@ impl Call {
         match self {
             Call::Append(call) => drop(call.reply.send(vec![Err(error); call.batch.len()])),
             Call::Read { reply, .. } => drop(reply.send(Err(error))),
+            Call::Cursor(call) => drop(call.reply.send(Err(error.into()))),
             Call::Dead(call) => call.refuse(error),
         }
     }
@@ -270,7 +285,7 @@ fn bytes_of(call: &Call) -> usize {
             let bodies: usize = call.batch.iter().map(|a| a.publication.body.as_bytes().len()).sum();
             CALL + bodies + call.batch.len() * (MESSAGE_OVERHEAD as usize + size_of::<Append>())
         }
-        Call::Read { .. } => CALL,
+        Call::Read { .. } | Call::Cursor(_) => CALL,
         Call::Dead(call) => CALL + call.size(),
     }
 }

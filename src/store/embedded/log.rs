@@ -7,6 +7,7 @@ use std::time::Duration;
 use sha1::{Digest, Sha1};
 use slab::Slab;
 
+use super::cursor_table::CursorTable;
 use super::entries::Entry;
 use super::record::{Record, is_aged};
 use super::tables::{KnownKey, MessageRow, Tables};
@@ -36,6 +37,7 @@ pub struct Bounds {
 
 pub struct Log<'c> {
     pub(super) tables: Tables<'c>,
+    pub(super) cursors: CursorTable<'c>,
     pub(super) bounds: Bounds,
     /// A topic's place here is its id in the tables.
     pub(super) topics: Slab<Record>,
@@ -46,7 +48,7 @@ pub struct Log<'c> {
     pub(super) bytes: u64,
     pub(super) keys: u64,
     /// Where the sweep goes on.
-    pub(super) cursor: usize,
+    pub(super) swept: usize,
     /// Topics whose records must stay.
     pub watched: HashSet<Topic>,
 }
@@ -162,7 +164,7 @@ impl Log<'_> {
     }
 
     /// The topic of this name; begins its life if it has none.
-    fn topic(&mut self, name: &Topic, now: u64) -> Result<usize, Failure> {
+    pub(super) fn topic(&mut self, name: &Topic, now: u64) -> Result<usize, Failure> {
         if let Some(&id) = self.by_name.get(name) {
             if !self.is_over(id, now) {
                 return Ok(id);

@@ -5,6 +5,7 @@
 //! (`feed`). Dead letters of sources that keep no entries live in the same database (`dead`). What only a file needs is in
 //! `disk`.
 
+mod cursor_table;
 mod dead;
 mod dead_table;
 mod disk;
@@ -33,6 +34,8 @@ pub use self::disk::{DiskError, back_up, restore};
 use self::disk::{Found, Guard, Keep};
 use self::inbox::{AppendCall, Call, Inbox};
 use super::Options;
+use super::cursors::Desk;
+use crate::domain::cursor::Cursors;
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::message::Durability;
 use crate::domain::name::Topic;
@@ -51,17 +54,22 @@ pub struct EmbeddedStore {
     durability: Durability,
 }
 
-/// A store, and where the hub's own door keeps its dead letters.
-type Both = (Arc<EmbeddedStore>, Arc<dyn DeadLetterBox>);
+/// The ends of one open store.
+pub struct Ends {
+    pub store: Arc<EmbeddedStore>,
+    pub cursors: Arc<dyn Cursors>,
+    /// Where the hub's own door keeps its dead letters.
+    pub dead: Arc<dyn DeadLetterBox>,
+}
 
 /// Opens a store that lives as long as the process.
-pub fn open_in_memory(options: &Options) -> Result<Both, StoreError> {
+pub fn open_in_memory(options: &Options) -> Result<Ends, StoreError> {
     let connection = tables::open_in_memory().map_err(|e| writer::error_of(&e))?;
     open(connection, None, options)
 }
 
 /// Opens the store of a folder; makes it if there is none. Takes as long as reading all of it.
-pub fn open_on_disk(folder: &Path, options: &Options) -> Result<Both, OpenDiskError> {
+pub fn open_on_disk(folder: &Path, options: &Options) -> Result<Ends, OpenDiskError> {
     let Found { connection, guard, keep } = disk::open(folder, options.accept_loss)?;
     Ok(open(connection, Some((guard, keep)), options)?)
 }
@@ -75,7 +83,7 @@ pub enum OpenDiskError {
     Store(#[from] StoreError),
 }
 
-fn open(connection: Connection, disk: Option<(Guard, Keep)>, options: &Options) -> Result<Both, StoreError> {
+fn open(connection: Connection, disk: Option<(Guard, Keep)>, options: &Options) -> Result<Ends, StoreError> {
     let inbox = Arc::new(Inbox::new(options.waiting_calls, options.waiting_bytes));
     let durability = if disk.is_some() { Durability::Disk } else { Durability::Memory };
     let usual = disk.as_ref().map_or(USUAL_TOTAL_IN_MEMORY, |(_, keep)| keep.room.usual_total());
@@ -90,9 +98,13 @@ fn open(connection: Connection, disk: Option<(Guard, Keep)>, options: &Options) 
     };
     let (retries, retried) = watch::channel(0);
     let (dead_letters, clock) = (options.dead_letters, options.clock.clone());
-    writer::start(writer::Setup { connection, disk, bounds, dead_letters, retries, clock }, inbox.clone())?;
+    let cursors = options.cursors;
+    let setup = writer::Setup { connection, disk, bounds, cursors, dead_letters, retries, clock };
+    writer::start(setup, inbox.clone())?;
     let dead = Arc::new(dead::EmbeddedDead::new(inbox.clone(), dead_letters, retried));
-    Ok((Arc::new(EmbeddedStore { inbox, rules, feed_capacity: options.feed_capacity, durability }), dead))
+    let cursors = Arc::new(Desk(inbox.clone()));
+    let store = Arc::new(EmbeddedStore { inbox, rules, feed_capacity: options.feed_capacity, durability });
+    Ok(Ends { store, cursors, dead })
 }
 
 impl Store for EmbeddedStore {

@@ -6,6 +6,7 @@ use rusqlite::Result;
 use rusqlite::types::Type;
 use slab::Slab;
 
+use super::cursor_table::CursorTable;
 use super::entries::Entry;
 use super::log::{Bounds, Log, MESSAGE_OVERHEAD};
 use super::record::Record;
@@ -16,9 +17,10 @@ use crate::domain::store::{EntryId, Fence, Lives};
 use crate::domain::topic::Mode;
 
 impl<'c> Log<'c> {
-    pub fn open(tables: Tables<'c>, bounds: Bounds) -> Result<Log<'c>> {
+    pub fn open(tables: Tables<'c>, cursors: CursorTable<'c>, bounds: Bounds) -> Result<Log<'c>> {
         let mut log = Log {
             tables,
+            cursors,
             bounds,
             topics: Slab::new(),
             by_name: HashMap::new(),
@@ -26,7 +28,7 @@ impl<'c> Log<'c> {
             next_seq: 1,
             bytes: 0,
             keys: 0,
-            cursor: 0,
+            swept: 0,
             watched: HashSet::new(),
         };
         log.rebuild()?;
@@ -36,7 +38,7 @@ impl<'c> Log<'c> {
     /// Forgets what is in memory and reads it anew. Topics whose settings have another mode than they were kept in are
     /// brought into it: what the new one does not keep goes, and is missing from then on like what bounds took.
     pub fn rebuild(&mut self) -> Result<()> {
-        (self.expiring, self.bytes, self.cursor) = (BTreeSet::new(), 0, 0);
+        (self.expiring, self.bytes, self.swept) = (BTreeSet::new(), 0, 0);
         let stored = self.rebuild_records()?;
         self.by_name = self.topics.iter().map(|(id, record)| (record.name.clone(), id)).collect();
         self.rebuild_fences()?;
@@ -59,6 +61,7 @@ impl<'c> Log<'c> {
             }
         }
         self.count();
+        self.rebuild_cursors()?;
         self.keys = self.tables.connection.query_row("SELECT COUNT(*) FROM idempotency", [], |r| unsigned(r, 0))?;
         let changed: Vec<usize> =
             stored.iter().filter(|(id, s)| self.topics[**id].settings.mode != s.mode).map(|(id, _)| *id).collect();
@@ -129,6 +132,19 @@ impl<'c> Log<'c> {
             if let Some(record) = self.topics.get_mut(topic_id(row, 0)?) {
                 record.mark(fence);
             }
+        }
+        Ok(())
+    }
+
+    fn rebuild_cursors(&mut self) -> Result<()> {
+        self.cursors.total = 0;
+        let mut statement =
+            self.tables.connection.prepare("SELECT topic_id, COUNT(*) FROM cursors GROUP BY topic_id")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (id, count) = (topic_id(row, 0)?, unsigned(row, 1)?);
+            self.cursors.total += count;
+            self.topics.get_mut(id).ok_or_else(|| unreadable(0, NoTopic(id)))?.cursors = count;
         }
         Ok(())
     }
@@ -210,7 +226,7 @@ struct NoMode(String);
 struct NoLife(String);
 
 #[derive(Debug, thiserror::Error)]
-#[error("a message of topic {0}, which has no record")]
+#[error("a message or a cursor of topic {0}, which has no record")]
 struct NoTopic(usize);
 
 fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {

@@ -22,6 +22,8 @@ pub struct Record {
     rows: usize,
     /// When it was last written to.
     pub touched: u64,
+    /// How many cursors stand in it; the record stays while there are any.
+    pub cursors: u64,
     fences: Vec<Fence>,
 }
 
@@ -39,6 +41,7 @@ impl Record {
             bytes: 0,
             rows: 0,
             touched,
+            cursors: 0,
             fences: Vec::new(),
         }
     }

@@ -80,6 +80,19 @@ CREATE TABLE idempotency (
     UNIQUE (topic_id, key)
 );
 
+-- Places in topics that are remembered for somebody. `used`: when somebody last used it, with a grain.
+CREATE TABLE cursors (
+    topic_id INTEGER NOT NULL,
+    owner    TEXT NOT NULL,
+    name     TEXT NOT NULL,
+    epoch    TEXT NOT NULL,
+    offset   INTEGER NOT NULL,
+    used     INTEGER NOT NULL,
+    crc      INTEGER NOT NULL,
+    PRIMARY KEY (topic_id, owner, name)
+) WITHOUT ROWID;
+CREATE INDEX cursors_used ON cursors (used);
+
 -- Ingest entries that could not be used. `retried` counts retries over all letters: not null once sent back.
 CREATE TABLE dead (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,

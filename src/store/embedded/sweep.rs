@@ -11,6 +11,7 @@ use crate::domain::topic::Mode;
 /// Rows that one step removes, and records that it looks at.
 const SWEEP_ROWS: usize = 2_000;
 const SWEEP_TOPICS: usize = 4_096;
+const SWEEP_CURSORS: usize = 1_000;
 
 impl Log<'_> {
     /// One step. `true`: there is more to do at once.
@@ -25,25 +26,27 @@ impl Log<'_> {
         }
         let keys = self.tables.delete_keys(now, SWEEP_ROWS)?;
         self.keys -= keys as u64;
+        let cursors = self.sweep_cursors(now, SWEEP_CURSORS)?;
         for _ in 0..SWEEP_TOPICS.min(self.topics.capacity()) {
             if left == 0 {
                 break;
             }
-            let id = self.cursor;
+            let id = self.swept;
             left = self.sweep_topic(id, now, left)?;
             if left > 0 {
-                self.cursor = if id + 1 >= self.topics.capacity() { 0 } else { id + 1 };
+                self.swept = if id + 1 >= self.topics.capacity() { 0 } else { id + 1 };
             }
         }
-        Ok(left == 0 || keys == SWEEP_ROWS)
+        Ok(left == 0 || keys == SWEEP_ROWS || cursors == SWEEP_CURSORS)
     }
 
-    /// Whether a topic's record had its time: its messages are gone for long, and nobody watches it.
+    /// Whether a topic's record had its time: its messages are gone for long, nobody watches it, and no cursor
+    /// stands in it.
     pub(super) fn is_over(&self, id: usize, now: u64) -> bool {
         let record = &self.topics[id];
         let settings = &record.settings;
         let kept = millis(settings.age).saturating_add(millis(settings.record)).max(millis(self.bounds.window));
-        record.touched.saturating_add(kept) <= now && !self.watched.contains(&record.name)
+        record.touched.saturating_add(kept) <= now && record.cursors == 0 && !self.watched.contains(&record.name)
     }
 
     pub(super) fn remove_topic(&mut self, id: usize) -> Result<()> {

@@ -8,9 +8,11 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::cursor_table::CursorTable;
 use super::inbox::{AppendCall, Call, Inbox};
 use super::log::{Bounds, Log};
 use super::tables::{Tables, open_in_memory};
+use crate::domain::cursor::CursorBounds;
 use crate::domain::message::{Body, Durability, Publication};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
@@ -41,7 +43,12 @@ fn bounds_with(rules: &[Rule]) -> Bounds {
 }
 
 fn log(connection: &Connection) -> Log<'_> {
-    Log::open(Tables::prepare(connection, None).unwrap(), bounds()).unwrap()
+    open_with(connection, bounds())
+}
+
+fn open_with(connection: &Connection, bounds: Bounds) -> Log<'_> {
+    let cursors = CursorTable::prepare(connection, CursorBounds::default()).unwrap();
+    Log::open(Tables::prepare(connection, None).unwrap(), cursors, bounds).unwrap()
 }
 
 fn item(topic: &str, body: impl Into<Bytes>) -> Append {
@@ -157,12 +164,12 @@ proptest! {
         let to_a = |steps: &[Step]| steps.iter().map(|s| Step { topic: 0, ..s.clone() }).collect::<Vec<_>>();
         let whole = |log: &mut Log, now| log.read(&topic, ReadFrom::Last(u32::MAX), ALL, now).unwrap();
         let before = {
-            let mut log = Log::open(Tables::prepare(&connection, None).unwrap(), bounds_with(&[rule(modes[0])])).unwrap();
+            let mut log = open_with(&connection, bounds_with(&[rule(modes[0])]));
             log.append(&item("a", "x"), now).unwrap();
             play(&mut log, &to_a(&steps), &mut now);
             whole(&mut log, now)
         };
-        let mut log = Log::open(Tables::prepare(&connection, None).unwrap(), bounds_with(&[rule(modes[1])])).unwrap();
+        let mut log = open_with(&connection, bounds_with(&[rule(modes[1])]));
         let after = whole(&mut log, now);
         prop_assert_eq!((after.head, after.mode), (before.head, modes[1]));
         for message in &after.messages {
@@ -271,7 +278,7 @@ fn a_clock_that_goes_back_hurts_nothing() {
 async fn a_transaction_that_finds_no_room_is_refused_whole_and_the_store_goes_on() {
     let connection = open_in_memory().unwrap();
     connection.execute_batch("PRAGMA max_page_count = 60").unwrap();
-    let (store, _dead) = super::open(connection, None, &Options::default()).unwrap();
+    let super::Ends { store, .. } = super::open(connection, None, &Options::default()).unwrap();
     let mut confirmed = 0;
     let refused = loop {
         let answers = store.append((0..10).map(|_| item("a", vec![b'x'; 1_000])).collect()).await;

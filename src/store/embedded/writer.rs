@@ -10,16 +10,18 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::watch;
 
+use super::cursor_table::CursorTable;
 use super::dead_table::{Answer, DeadTable};
 use super::disk::{self, Guard, Keep};
 use super::feed::Outlet;
 use super::inbox::{Call, Inbox};
 use super::log::{Bounds, Failure, Log, millis};
 use super::tables::{CommitError, Tables};
+use crate::domain::cursor::{CursorBounds, CursorError};
 use crate::domain::message::{Message, Publication};
 use crate::domain::name::Topic;
 use crate::domain::store::{Append, Appended, FeedEvent, Page, StoreError};
-use crate::store::Clock;
+use crate::store::{Clock, cursors};
 
 /// How often a store at rest looks for what had its time.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -29,6 +31,7 @@ pub struct Setup {
     /// What a store in a file needs beside it.
     pub disk: Option<(Guard, Keep)>,
     pub bounds: Bounds,
+    pub cursors: CursorBounds,
     pub dead_letters: usize,
     /// Told of every retry of a dead letter.
     pub retries: watch::Sender<u64>,
@@ -42,10 +45,12 @@ pub fn start(setup: Setup, inbox: Arc<Inbox>) -> Result<(), StoreError> {
     let ending = Ending(inbox.clone());
     let run = move || {
         let ending = ending;
-        let Setup { connection, disk, bounds, dead_letters, retries, clock } = setup;
+        let Setup { connection, disk, bounds, cursors, dead_letters, retries, clock } = setup;
         let (guard, keep) = disk.unzip();
-        let parts = Tables::prepare(&connection, guard)
-            .and_then(|tables| Ok((Log::open(tables, bounds)?, DeadTable::open(&connection, dead_letters, retries)?)));
+        let parts = Tables::prepare(&connection, guard).and_then(|tables| {
+            let log = Log::open(tables, CursorTable::prepare(&connection, cursors)?, bounds)?;
+            Ok((log, DeadTable::open(&connection, dead_letters, retries)?))
+        });
         match parts {
             Ok((log, dead)) => {
                 drop(ready.send(Ok(())));
@@ -103,6 +108,7 @@ struct Parts<'c> {
 enum Outcome {
     Appended(Vec<Result<Appended, StoreError>>),
     Read(Result<Page, StoreError>),
+    Cursor(Result<cursors::Answer, CursorError>),
     Dead(Answer),
 }
 
@@ -199,6 +205,7 @@ impl Writer<'_> {
             match (call, outcome) {
                 (Call::Append(call), Outcome::Appended(answers)) => drop(call.reply.send(answers)),
                 (Call::Read { reply, .. }, Outcome::Read(page)) => drop(reply.send(page)),
+                (Call::Cursor(call), Outcome::Cursor(answer)) => drop(call.reply.send(answer)),
                 (Call::Dead(call), Outcome::Dead(answer)) => call.deliver(answer),
                 _ => unreachable!("each call has its own outcome"),
             }
@@ -315,6 +322,7 @@ impl Parts<'_> {
     fn apply(&mut self, call: &Call) -> rusqlite::Result<Outcome> {
         match call {
             Call::Append(call) => self.append(&call.batch).map(Outcome::Appended),
+            Call::Cursor(call) => self.log.answer_cursor(&call.ask, (self.clock)()).map(Outcome::Cursor),
             Call::Dead(call) => self.dead.apply(call).map(Outcome::Dead),
             Call::Read { topic, from, limit, .. } => {
                 let now = (self.clock)();
