@@ -10,7 +10,7 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::notice::Throttle;
-use super::{Batch, Board, Entry, Outcome, Pause, Settled, Source, SourceError, Step, decode, write_id};
+use super::{Batch, Board, Entry, Outcome, Pause, Settled, Source, SourceError, Step, Target, decode, write_id};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::limits::Limits;
 use crate::domain::name::Topic;
@@ -59,17 +59,19 @@ impl<S: Source> Bridge<S> {
         let mut stuck = Stuck::default();
         let mut wait = FIRST_WAIT;
         loop {
+            let target = Target { life: self.hub.store_life(), is_whole: self.hub.status().trouble.is_none() };
+            let under = target.life.clone();
             let read = tokio::select! {
                 biased;
                 () = stop.cancelled(), if self.source.repeats() => break,
-                read = self.source.read(self.batch) => read,
+                read = self.source.read(self.batch, target) => read,
             };
             let trouble = match read {
                 Ok(None) => break,
                 Ok(Some(batch)) if batch.entries.is_empty() => Ok(()),
                 Ok(Some(batch)) => {
                     self.pause.after(Step::Read).await;
-                    match self.apply(batch, &mut stuck).await {
+                    match self.apply(batch, under, &mut stuck).await {
                         Ok(Progress::Done) => Ok(()),
                         Ok(Progress::Stopped { problem, moved }) => {
                             if moved {
@@ -113,8 +115,13 @@ impl<S: Source> Bridge<S> {
         }
     }
 
-    async fn apply(&mut self, batch: Batch, stuck: &mut Stuck) -> Result<Progress, SourceError> {
-        let Batch { life, entries } = batch;
+    async fn apply(
+        &mut self,
+        batch: Batch,
+        under: Option<Arc<str>>,
+        stuck: &mut Stuck,
+    ) -> Result<Progress, SourceError> {
+        let Batch { life, later, entries } = batch;
         let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(entries.len());
         let (mut appends, mut places) = (Vec::new(), Vec::new());
         let mut topics: Vec<Option<Topic>> = vec![None; entries.len()];
@@ -122,9 +129,9 @@ impl<S: Source> Bridge<S> {
             match self.decode(entry) {
                 Ok(publication) => {
                     let fence = life.as_ref().map(|life| Fence {
-                        source: self.source.name().into(),
-                        life: life.clone(),
-                        id: entry.id,
+                        under: under.clone(),
+                        later: later.clone(),
+                        ..Fence::new(self.source.name(), life.clone(), entry.id)
                     });
                     topics[place] = Some(publication.topic.clone());
                     appends.push(Append { publication, fence });

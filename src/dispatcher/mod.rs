@@ -42,7 +42,10 @@ pub trait Source: Send + 'static {
 
     /// Waits for entries and reads at most about so many, those that came first. May answer an empty batch, to be called again;
     /// `None` when there will be no more. A call that is dropped half-way changes nothing.
-    fn read(&mut self, most: usize) -> BoxFuture<'_, Result<Option<Batch>, SourceError>>;
+    ///
+    /// Where the store that entries go to is in another life than at the last call, a source that keeps what was applied
+    /// hands that out once more before it goes on: the store skips what it still has.
+    fn read(&mut self, most: usize, target: Target) -> BoxFuture<'_, Result<Option<Batch>, SourceError>>;
 
     /// Says how the first entries of the last batch ended, in their order. They are not read again. Dead ones are kept
     /// as dead letters in the same step. `Lost` when somebody else works on this partition: then nothing has changed.
@@ -57,7 +60,18 @@ pub trait Source: Send + 'static {
 pub struct Batch {
     /// The life of the server that the ids were drawn on, for fences; `None` if entries are never read again.
     pub life: Option<Box<str>>,
+    /// The lives of that server that came after it, if these entries are handed out once more.
+    pub later: Option<Arc<str>>,
     pub entries: Vec<Entry>,
+}
+
+/// What a source must know of the store that its entries go to.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// See `Store::life`.
+    pub life: Option<Arc<str>>,
+    /// Whether all of it works: as long as it does not, applied entries are not trimmed.
+    pub is_whole: bool,
 }
 
 #[derive(Debug, Clone)]

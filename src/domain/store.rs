@@ -4,6 +4,7 @@
 //! back. Its futures may be awaited on any runtime, and start their work when they are made, not when they are first
 //! polled: two calls made one after the other are applied in that order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -47,6 +48,12 @@ pub trait Store: Send + Sync + 'static {
     /// The mode that a topic is kept in, by the store's settings; no I/O.
     fn mode(&self, topic: &Topic) -> Mode;
 
+    /// The life that the store is in, if a life of it may end and take along what was acknowledged: what then may be lost
+    /// can be stored again by whoever still has it. `None`: such a thing does not happen here.
+    fn life(&self) -> Option<Arc<str>> {
+        None
+    }
+
     /// How the store is, from what it knows at this moment; no I/O.
     fn status(&self) -> StoreStatus;
 
@@ -88,11 +95,22 @@ pub struct Append {
 /// from the same source in the same life of that source; it keeps the last one with the topic's record, atomically.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence {
+    /// If told: the life of the store for which everything before this entry was stored again, as far as that was needed.
+    /// A store that is in another life refuses the entry with `Unavailable`, or the fence would skip what comes again.
+    pub under: Option<Arc<str>>,
+    /// Lives of the source that came after `life`, parted by spaces: a mark of one of them is past this one.
+    pub later: Option<Arc<str>>,
     /// The source and its partition, like `fanfare:in`. A short name; a topic keeps one mark for each.
     pub source: Box<str>,
     /// The life of the server that the entry's id was drawn on. Marks of another life are not compared.
     pub life: Box<str>,
     pub id: EntryId,
+}
+
+impl Fence {
+    pub fn new(source: impl Into<Box<str>>, life: impl Into<Box<str>>, id: EntryId) -> Fence {
+        Fence { under: None, later: None, source: source.into(), life: life.into(), id }
+    }
 }
 
 /// The id of an ingest entry, as Redis streams write it: `milliseconds-sequence`.

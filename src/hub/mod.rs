@@ -217,6 +217,11 @@ impl Hub {
         self.store.mode(topic)
     }
 
+    /// The life of the store, see `Store::life`.
+    pub fn store_life(&self) -> Option<Arc<str>> {
+        self.store.life()
+    }
+
     /// How the store is at this moment.
     pub fn status(&self) -> StoreStatus {
         self.store.status()

@@ -18,7 +18,7 @@ impl Entries {
     fn entry(&self, n: usize) -> Append {
         let mut append = message(&format!("t{}", n % TOPICS), &format!("{n}:{}", self.body));
         let id = EntryId { ms: n as u64 / 3 + 1, seq: n as u64 % 3 };
-        append.fence = Some(Fence { source: "fanfare:in".into(), life: "life".into(), id });
+        append.fence = Some(Fence::new("fanfare:in", "life", id));
         append
     }
 

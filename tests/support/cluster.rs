@@ -162,6 +162,18 @@ impl Cluster {
         }
     }
 
+    /// Waits until the replica of a master has what was written before.
+    pub fn until_in_step(&self, server: usize) {
+        let mut connection = self.servers[server].connection();
+        let offset = |info: String| {
+            let line = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:").map(str::to_owned));
+            line.expect("every Redis says how far it is").trim().parse::<u64>().expect("a number")
+        };
+        let written = offset(ask(&mut connection, &["INFO", "replication"]));
+        let replica = &self.servers[(server + MASTERS) % (2 * MASTERS)];
+        until("the replica is in step", || offset(replica.say(&["INFO", "replication"])) >= written);
+    }
+
     /// Lets nothing more of what is written on a server get to its replicas, which are cut off and cannot come back. The
     /// server itself goes on, and notices no more than that they are away.
     pub fn cut_replicas_off(&self, server: usize) {

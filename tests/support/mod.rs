@@ -43,7 +43,7 @@ pub fn item_with_ttl(topic: &Topic, body: impl Into<Bytes>, ttl: Duration) -> Ap
 }
 
 pub fn fence(source: &str, life: &str, ms: u64, seq: u64) -> Fence {
-    Fence { source: source.into(), life: life.into(), id: EntryId { ms, seq } }
+    Fence::new(source, life, EntryId { ms, seq })
 }
 
 pub fn fenced(topic: &Topic, body: impl Into<Bytes>, fence: Fence) -> Append {

@@ -13,7 +13,9 @@ use tokio::time::Instant;
 
 use super::commands::Names;
 use super::queue::{Answer, Request};
-use crate::dispatcher::{Batch, Board, Content, Entry, Outcome, Settled, Source, SourceError, parse_id, write_id};
+use crate::dispatcher::{
+    Batch, Board, Content, Entry, Outcome, Settled, Source, SourceError, Target, parse_id, write_id,
+};
 use crate::domain::dead::{DeadLetter, DeadLetterBox};
 use crate::domain::error::Problem;
 
@@ -65,7 +67,7 @@ impl DoorSource {
             self.take(request, &mut entries);
         }
         self.board.lag(entries.len() as u64, Duration::ZERO);
-        Some(Batch { life: None, entries })
+        Some(Batch { life: None, later: None, entries })
     }
 
     fn take(&mut self, request: Request, entries: &mut Vec<Entry>) {
@@ -153,7 +155,7 @@ impl Source for DoorSource {
         false
     }
 
-    fn read(&mut self, most: usize) -> BoxFuture<'_, Result<Option<Batch>, SourceError>> {
+    fn read(&mut self, most: usize, _: Target) -> BoxFuture<'_, Result<Option<Batch>, SourceError>> {
         self.next(most).map(Ok).boxed()
     }
 

@@ -68,7 +68,7 @@ impl DeadLetters for RedisDead {
                 };
                 let mut range = cmd("XRANGE");
                 range.arg(&partition.dead).arg(from).arg("+").arg("COUNT").arg(limit);
-                let letters: Vec<(String, Vec<Vec<u8>>)> = shared.ask(&range).await?;
+                let letters: Vec<(String, Vec<Vec<u8>>)> = shared.ask(&partition.dead, &range).await?;
                 found.extend(letters.into_iter().filter_map(|(id, fields)| {
                     let place = Place { id: parse_id(&id)?, partition: number };
                     Some((place, read_letter(place.id, partition, fields)?))
@@ -86,7 +86,7 @@ impl DeadLetters for RedisDead {
         async move {
             let mut sum = 0;
             for partition in &shared.partitions {
-                sum += shared.ask::<u64>(cmd("XLEN").arg(&partition.dead)).await?;
+                sum += shared.ask::<u64>(&partition.dead, cmd("XLEN").arg(&partition.dead)).await?;
             }
             Ok(sum)
         }
@@ -101,7 +101,7 @@ impl DeadLetters for RedisDead {
             let mut call = shared.scripts.retry.key(&partition.dead);
             call.key(&partition.name).arg(write_id(place.id));
             call.arg(if partition.kind == Kind::List { "list" } else { "stream" });
-            match shared.link.run::<i64>(&call).await.map_err(store_error)? {
+            match shared.link.run::<i64>(&partition.dead, &call).await.map_err(store_error)? {
                 0 => Ok(false),
                 1 => Ok(true),
                 _ => Err(StoreError::Broken("this letter kept no fields to be retried with; drop it".to_owned())),
@@ -115,16 +115,22 @@ impl DeadLetters for RedisDead {
         let shared = self.shared.clone();
         async move {
             let mut delete = cmd("XDEL");
-            delete.arg(&shared.partitions[place.partition].dead).arg(write_id(place.id));
-            Ok(shared.ask::<u64>(&delete).await? == 1)
+            let dead = &shared.partitions[place.partition].dead;
+            delete.arg(dead).arg(write_id(place.id));
+            Ok(shared.ask::<u64>(dead, &delete).await? == 1)
         }
         .boxed()
     }
 }
 
 impl Shared {
-    pub(super) async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
-        self.link.ask(command, std::time::Duration::ZERO).await.map_err(store_error)
+    /// Sends one command; `key` is one of its keys.
+    pub(super) async fn ask<T: redis::FromRedisValue>(
+        &self,
+        key: impl AsRef<[u8]>,
+        command: &redis::Cmd,
+    ) -> Result<T, StoreError> {
+        self.link.ask(key, command, std::time::Duration::ZERO).await.map_err(store_error)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Finds publishers that write next to us: frameworks put a prefix before every key, or serialise the key itself.
 //! Their entries lie where nobody reads, without an error anywhere; so somebody has to look.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ impl Watcher {
     /// Looks until it is dropped.
     pub async fn run(self) {
         let names = [self.shared.options.stream.clone(), self.shared.options.list.clone()];
-        let (mut turn, mut pass, mut cursor) = (0, 0, 0);
+        let (mut turn, mut pass, mut cursors) = (0, 0, HashMap::new());
         loop {
             if self.board.read().owner {
                 let mut seen = Vec::new();
@@ -49,12 +50,16 @@ impl Watcher {
                     seen.extend(self.likely(&names).await.unwrap_or_default());
                 }
                 let pattern = format!("*{}*", escape(&names[pass % names.len()]));
-                let mut scan = cmd("SCAN");
-                scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_KEYS);
-                if let Ok((next, keys)) = self.shared.ask::<(u64, Vec<Vec<u8>>)>(&scan).await {
-                    cursor = next;
-                    pass += usize::from(next == 0);
-                    seen.extend(keys);
+                for master in self.shared.link.masters().await.unwrap_or_default() {
+                    let cursor: &mut u64 = cursors.entry(master.clone()).or_default();
+                    let mut scan = cmd("SCAN");
+                    scan.arg(*cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_KEYS);
+                    let scanned: Result<(u64, Vec<Vec<u8>>), _> = self.shared.link.ask_master(master, &scan).await;
+                    if let Ok((next, keys)) = scanned {
+                        *cursor = next;
+                        pass += usize::from(next == 0);
+                        seen.extend(keys);
+                    }
                 }
                 for key in seen {
                     if let Some(text) = judge(&key, &names) {
@@ -73,7 +78,7 @@ impl Watcher {
             let prefixed = ["laravel_database_", "laravel-database-", "laravel_", "app:"];
             let prefixed = prefixed.iter().map(|prefix| format!("{prefix}{name}").into_bytes());
             for key in prefixed.chain([java_key(name)]) {
-                if self.shared.ask::<u64>(cmd("EXISTS").arg(&key)).await? == 1 {
+                if self.shared.ask::<u64>(&key, cmd("EXISTS").arg(&key)).await? == 1 {
                     found.push(key);
                 }
             }
@@ -83,15 +88,15 @@ impl Watcher {
 
     async fn tell(&self, key: &[u8], text: String) -> Result<(), StoreError> {
         let beside = [b"{", key, b"}:cursor"].concat();
-        if self.shared.ask::<u64>(cmd("EXISTS").arg(beside)).await? == 1 {
+        if self.shared.ask::<u64>(&beside, cmd("EXISTS").arg(&beside)).await? == 1 {
             // Another hub reads it.
             return Ok(());
         }
         let home = &self.shared.partitions[0].notices;
-        let (time, _): (u64, u64) = self.shared.ask(&cmd("TIME")).await?;
-        let is_known: u64 = self.shared.ask(cmd("HEXISTS").arg(home).arg(key)).await?;
-        if is_known == 1 || self.shared.ask::<usize>(cmd("HLEN").arg(home)).await? < MOST_NOTICES {
-            self.shared.ask::<Value>(cmd("HSET").arg(home).arg(key).arg(format!("{time} {text}"))).await?;
+        let (time, _): (u64, u64) = self.shared.ask(home, &cmd("TIME")).await?;
+        let is_known: u64 = self.shared.ask(home, cmd("HEXISTS").arg(home).arg(key)).await?;
+        if is_known == 1 || self.shared.ask::<usize>(home, cmd("HLEN").arg(home)).await? < MOST_NOTICES {
+            self.shared.ask::<Value>(home, cmd("HSET").arg(home).arg(key).arg(format!("{time} {text}"))).await?;
         }
         self.throttle.warn(Reason::BadName, &format!("key {}", String::from_utf8_lossy(key)), || text);
         Ok(())
@@ -104,7 +109,7 @@ pub(in crate::dispatcher) async fn notices(shared: &Shared) -> Result<Vec<Notice
     for partition in &shared.partitions {
         let mut ask = cmd("HMGET");
         ask.arg(&partition.cursor).arg("trimmed").arg("trimmed_at");
-        let (count, time): (Option<u64>, Option<u64>) = shared.ask(&ask).await?;
+        let (count, time): (Option<u64>, Option<u64>) = shared.ask(&partition.cursor, &ask).await?;
         if let (Some(count), Some(time)) = (count, time) {
             let what = if partition.kind == Kind::List { &partition.stream } else { &partition.name };
             let text = format!(
@@ -114,12 +119,12 @@ pub(in crate::dispatcher) async fn notices(shared: &Shared) -> Result<Vec<Notice
         }
     }
     let home = &shared.partitions[0];
-    let (now, _): (u64, u64) = shared.ask(&cmd("TIME")).await?;
-    for (key, value) in shared.ask::<Vec<(Vec<u8>, String)>>(cmd("HGETALL").arg(&home.notices)).await? {
+    let (now, _): (u64, u64) = shared.ask(&home.notices, &cmd("TIME")).await?;
+    for (key, value) in shared.ask::<Vec<(Vec<u8>, String)>>(&home.notices, cmd("HGETALL").arg(&home.notices)).await? {
         let (seconds, text) = value.split_once(' ').unwrap_or(("0", &value));
         let seconds: u64 = seconds.parse().unwrap_or(0);
         if now.saturating_sub(seconds) > FORGET.as_secs() {
-            shared.ask::<u64>(cmd("HDEL").arg(&home.notices).arg(key)).await?;
+            shared.ask::<u64>(&home.notices, cmd("HDEL").arg(&home.notices).arg(key)).await?;
         } else {
             notices.push(Notice { source: home.name.clone(), text: text.to_owned(), time: seconds * 1000 });
         }

@@ -1,42 +1,60 @@
 //! Connections to the Redis that publishers write to: opened when they are needed, dropped at the first doubt.
 //!
 //! The crate's reconnecting connection is not used: it gives up after some tries, and a blocking command on a shared
-//! connection stops every other one. So there is one shared connection for scripts, and one for each that waits.
+//! connection stops every other one. So there is one shared connection for scripts, and one for each that waits. On a
+//! cluster that is one to each server: a command goes to the one that has the slot of its keys, and where the slot moves,
+//! it follows. A command that was told to go elsewhere was not carried out, so it is never done twice.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ScriptInvocation, ServerErrorKind};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::{Instant, sleep};
 
 use crate::dispatcher::SourceError;
-use crate::endpoint::{self, Endpoint, Patience, Use};
+use crate::endpoint::{self, Chart, Endpoint, Patience, Place, Use, slot_of};
+
+/// Before a command is tried again that the cluster could not carry out at that moment.
+const AGAIN: Duration = Duration::from_millis(50);
 
 pub(super) struct Link {
     endpoint: Endpoint,
     patience: Patience,
-    current: Mutex<Current>,
+    /// Who has which slot, on a cluster; asked for when it is first needed.
+    chart: Arc<OnceCell<Chart>>,
+    /// Connections; `None`: to the only server.
+    open: Mutex<HashMap<Option<Place>, Open>>,
+    /// Counts connections, so that a late failure of an old one does no harm.
+    opened: AtomicU64,
 }
 
-#[derive(Default)]
-struct Current {
-    link: Option<endpoint::Link>,
+struct Open {
+    link: endpoint::Link,
     generation: u64,
+}
+
+/// What a command is told that was not carried out.
+enum Refused {
+    /// The cluster has its keys elsewhere, or nowhere at this moment.
+    Elsewhere(String),
+    Error(SourceError),
 }
 
 impl Link {
     /// Takes one of the `endpoint::FORMS`; connects nowhere yet.
     pub fn new(url: &str, patience: Patience) -> Result<Link, String> {
         let endpoint = Endpoint::parse(url)?;
-        if endpoint.seeds().is_some() {
-            return Err("Redis Cluster is not in this version; use one Redis, or Sentinel".into());
-        }
-        Ok(Link { endpoint, patience, current: Mutex::default() })
+        Ok(Link { endpoint, patience, chart: Arc::default(), open: Mutex::default(), opened: AtomicU64::new(0) })
     }
 
-    /// The same server, with a connection of its own.
+    /// The same servers, with connections of its own.
     pub fn another(&self) -> Link {
-        Link { endpoint: self.endpoint.clone(), patience: self.patience, current: Mutex::default() }
+        let (endpoint, chart) = (self.endpoint.clone(), self.chart.clone());
+        Link { endpoint, patience: self.patience, chart, open: Mutex::default(), opened: AtomicU64::new(0) }
     }
 
     /// The address without the password.
@@ -44,58 +62,169 @@ impl Link {
         self.endpoint.shown()
     }
 
-    pub async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, SourceError> {
-        let (mut connection, generation) = self.connection(self.patience.response).await?;
-        let answer = script.invoke_async(&mut connection).await;
-        self.judge(answer, generation).await
-    }
-
-    /// Sends one command that may hold its connection up for so long.
-    pub async fn ask<T: FromRedisValue>(&self, command: &Cmd, held_up: Duration) -> Result<T, SourceError> {
-        let (mut connection, generation) = self.connection(self.patience.response + held_up).await?;
-        let answer = command.query_async(&mut connection).await;
-        self.judge(answer, generation).await
-    }
-
-    async fn connection(&self, response: Duration) -> Result<(MultiplexedConnection, u64), SourceError> {
-        let mut current = self.current.lock().await;
-        if current.link.as_ref().is_none_or(endpoint::Link::has_ended) {
-            let opened = self.endpoint.connect(Use::commands(), Patience { response, ..self.patience }).await;
-            current.link = Some(opened.map_err(|text| self.unreachable(&text))?);
-            current.generation += 1;
+    /// Calls a script; `key` is one of its keys.
+    pub async fn run<T: FromRedisValue>(&self, key: &str, script: &ScriptInvocation<'_>) -> Result<T, SourceError> {
+        let until = Instant::now() + self.patience.response;
+        loop {
+            let place = self.place_of(key.as_bytes()).await?;
+            let (mut connection, generation) = self.connection(&place, self.patience.response).await?;
+            let answer = script.invoke_async(&mut connection).await;
+            match self.judge(answer, place, generation).await {
+                Ok(answer) => return Ok(answer),
+                Err(refused) => self.wait_if(refused, until).await?,
+            }
         }
-        let connection = current.link.as_ref().expect("it was opened above").connection.clone();
-        Ok((connection, current.generation))
     }
 
-    async fn judge<T>(&self, answer: Result<T, RedisError>, generation: u64) -> Result<T, SourceError> {
+    /// Sends one command that may hold its connection up for so long; `key` is one of its keys.
+    pub async fn ask<T: FromRedisValue>(
+        &self,
+        key: impl AsRef<[u8]>,
+        command: &Cmd,
+        held_up: Duration,
+    ) -> Result<T, SourceError> {
+        let until = Instant::now() + self.patience.response;
+        loop {
+            let place = self.place_of(key.as_ref()).await?;
+            match self.ask_at(place, command, held_up).await {
+                Ok(answer) => return Ok(answer),
+                Err(refused) => self.wait_if(refused, until).await?,
+            }
+        }
+    }
+
+    /// Every server that has keys; on a single Redis the only one, which has no name.
+    pub async fn masters(&self) -> Result<Vec<Option<Place>>, SourceError> {
+        Ok(match self.chart().await? {
+            None => vec![None],
+            Some(chart) => chart.slots().masters().into_iter().cloned().map(Some).collect(),
+        })
+    }
+
+    /// Sends one command to one of the masters.
+    pub async fn ask_master<T: FromRedisValue>(&self, master: Option<Place>, command: &Cmd) -> Result<T, SourceError> {
+        self.ask_at(master, command, Duration::ZERO).await.map_err(|refused| self.error(refused))
+    }
+
+    async fn ask_at<T: FromRedisValue>(
+        &self,
+        place: Option<Place>,
+        command: &Cmd,
+        held_up: Duration,
+    ) -> Result<T, Refused> {
+        let response = self.patience.response + held_up;
+        let (mut connection, generation) = self.connection(&place, response).await.map_err(Refused::Error)?;
+        let answer = command.query_async(&mut connection).await;
+        self.judge(answer, place, generation).await
+    }
+
+    async fn chart(&self) -> Result<Option<&Chart>, SourceError> {
+        if self.endpoint.seeds().is_none() {
+            return Ok(None);
+        }
+        let opening = || Chart::open(self.endpoint.clone(), self.patience);
+        self.chart.get_or_try_init(opening).await.map(Some).map_err(|text| self.unreachable(&text))
+    }
+
+    async fn place_of(&self, key: &[u8]) -> Result<Option<Place>, SourceError> {
+        let Some(chart) = self.chart().await? else { return Ok(None) };
+        match chart.slots().owner(slot_of(key)) {
+            Some(place) => Ok(Some(place.clone())),
+            None => {
+                chart.doubt();
+                Err(self.unreachable("no server of the cluster has the slot of this key"))
+            }
+        }
+    }
+
+    async fn connection(
+        &self,
+        place: &Option<Place>,
+        response: Duration,
+    ) -> Result<(MultiplexedConnection, u64), SourceError> {
+        let mut open = self.open.lock().await;
+        if open.get(place).is_none_or(|open| open.link.has_ended()) {
+            let patience = Patience { response, ..self.patience };
+            let opened = match place {
+                None => self.endpoint.connect(Use::commands(), patience).await,
+                Some(place) => self.endpoint.connect_to(place, Use::commands(), patience).await,
+            };
+            match opened {
+                Ok(link) => {
+                    let generation = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
+                    drop(open.insert(place.clone(), Open { link, generation }));
+                }
+                Err(text) => {
+                    self.doubt();
+                    return Err(self.unreachable(&text));
+                }
+            }
+        }
+        let open = open.get(place).expect("it was opened above");
+        Ok((open.link.connection.clone(), open.generation))
+    }
+
+    /// The chart may be out of date.
+    fn doubt(&self) {
+        if let Some(chart) = self.chart.get() {
+            chart.doubt();
+        }
+    }
+
+    async fn judge<T>(
+        &self,
+        answer: Result<T, RedisError>,
+        place: Option<Place>,
+        generation: u64,
+    ) -> Result<T, Refused> {
         let error = match answer {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let busy = matches!(
-            error.kind(),
-            ErrorKind::Server(
-                ServerErrorKind::ReadOnly
-                    | ServerErrorKind::BusyLoading
-                    | ServerErrorKind::MasterDown
-                    | ServerErrorKind::TryAgain
-                    | ServerErrorKind::ClusterDown
-            )
-        );
+        use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
+        let kind = error.kind();
+        if place.is_some() && matches!(kind, ErrorKind::Server(Moved | Ask | TryAgain | ClusterDown)) {
+            self.doubt();
+            return Err(Refused::Elsewhere(error.to_string()));
+        }
+        let busy = matches!(kind, ErrorKind::Server(ReadOnly | BusyLoading | MasterDown | TryAgain | ClusterDown));
         let cut = error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error();
         if cut || busy {
             // A failed-over master has another address behind the same name, so it is looked up anew.
-            let mut current = self.current.lock().await;
-            if current.generation == generation {
-                current.link = None;
+            self.doubt();
+            let mut open = self.open.lock().await;
+            if open.get(&place).is_some_and(|open| open.generation == generation) {
+                open.remove(&place);
             }
-            return Err(self.unreachable(&error.to_string()));
+            return Err(Refused::Error(self.unreachable(&error.to_string())));
         }
         if error.code() == Some("OOM") {
-            return Err(SourceError::Full);
+            return Err(Refused::Error(SourceError::Full));
         }
-        Err(SourceError::Broken(format!("the ingest Redis at {} answers: {error}", self.shown())))
+        let hint = match error.kind() {
+            ErrorKind::Server(Moved | Ask) => {
+                "; it is a server of a cluster, which is written redis+cluster://HOST:PORT"
+            }
+            _ => "",
+        };
+        let text = format!("the ingest Redis at {} answers: {error}{hint}", self.shown());
+        Err(Refused::Error(SourceError::Broken(text)))
+    }
+
+    /// Waits a moment if the command may be tried again.
+    async fn wait_if(&self, refused: Refused, until: Instant) -> Result<(), SourceError> {
+        if matches!(refused, Refused::Error(_)) || Instant::now() >= until {
+            return Err(self.error(refused));
+        }
+        sleep(AGAIN).await;
+        Ok(())
+    }
+
+    fn error(&self, refused: Refused) -> SourceError {
+        match refused {
+            Refused::Elsewhere(text) => self.unreachable(&text),
+            Refused::Error(error) => error,
+        }
     }
 
     fn unreachable(&self, error: &str) -> SourceError {

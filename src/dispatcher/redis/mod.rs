@@ -1,6 +1,7 @@
 //! The queue that lives in a Redis: streams that publishers add to, and a list for clients without streams. Here is
 //! what the partitions share and what can be set; the partition itself is in `source`.
 
+mod again;
 mod dead;
 mod foreign;
 mod keys;

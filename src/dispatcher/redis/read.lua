@@ -2,14 +2,14 @@
 -- Reads what follows the cursor of a partition, and takes nothing away but what was applied long ago.
 --
 -- KEYS: stream, owner, cursor; for a list also the list and its wake key. ARGV: who asks, most entries, most bytes of
--- all, most bytes of one, ms that applied entries are kept.
--- Answer: 'lost'; or life, cursor, entries that wait, entries that were trimmed away unread, the time, and the
+-- all, most bytes of one, ms that applied entries are kept (-1: all are).
+-- Answer: 'lost'; or life, cursor, entries that wait, entries that were trimmed away unread, the time, `under`, and the
 -- entries: an id with its fields, or with its size if it is larger than one may be.
 --
 -- The cursor is a hash: `at`, the last id that was committed; `count`, how many entries had been added to the stream
 -- up to there; `gen`, how often the stream began anew under the same server; `trimmed`,
 -- entries lost to publishers, and `trimmed_at`, when last; `seen` and `life`, the last id that was handed out and under
--- which life.
+-- which life; `past`, such pairs of lives that ended, oldest first; `under`, see made_up.lua.
 --
 -- Why `seen`: after a restart or a failover the server has a new life, and fences of two lives are not compared, as ids
 -- may have been drawn twice. But what this record tells was written after the entries up to `seen`; where it has
@@ -51,7 +51,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local life = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '?'
 local info = facts()
-local state = redis.call('HMGET', cursor, 'at', 'count', 'gen', 'seen', 'life')
+local state = redis.call('HMGET', cursor, 'at', 'count', 'gen', 'seen', 'life', 'past', 'under')
 local at, count, gen = state[1], tonumber(state[2] or 0), tonumber(state[3] or 0)
 local seen, old_life = state[4] or '0-0', state[5]
 
@@ -116,10 +116,20 @@ if list then
   waiting = waiting + redis.call('LLEN', list) + redis.call('LLEN', wake)
 end
 
-if #entries > 0 and not again then redis.call('HSET', cursor, 'seen', last, 'life', life) end
+if #entries > 0 and not again then
+  if old_life and old_life ~= life then
+    local past = (state[6] or '') .. old_life .. ' ' .. seen .. ' '
+    local _, words = string.gsub(past, ' ', '')
+    if words > 8 then past = string.match(past, '^[^ ]+ [^ ]+ (.*)$') end
+    redis.call('HSET', cursor, 'past', past)
+  end
+  redis.call('HSET', cursor, 'seen', last, 'life', life)
+end
 
-local before = whole(now - keep) .. '-0'
-if is_past(before, at) then before = at end
-if before ~= '0-0' then redis.call('XTRIM', stream, 'MINID', before) end
+if keep >= 0 then
+  local before = whole(now - keep) .. '-0'
+  if is_past(before, at) then before = at end
+  if before ~= '0-0' then redis.call('XTRIM', stream, 'MINID', before) end
+end
 
-return { life, at, whole(waiting), whole(trimmed), whole(now), entries }
+return { life, at, whole(waiting), whole(trimmed), whole(now), state[7] or '', entries }

@@ -8,9 +8,10 @@ use futures::future::BoxFuture;
 use redis::{FromRedisValue, Script, Value, cmd};
 
 use super::Shared;
+use super::again::{Again, is_of};
 use super::keys::{Kind, Partition};
 use crate::dispatcher::owner::{Lease, Register};
-use crate::dispatcher::{Batch, Board, Content, Entry, Outcome, Settled, Source, SourceError, Step};
+use crate::dispatcher::{Batch, Board, Content, Entry, Outcome, Settled, Source, SourceError, Step, Target};
 use crate::dispatcher::{parse_id, write_id};
 use crate::domain::store::EntryId;
 use crate::telemetry;
@@ -23,6 +24,8 @@ pub(super) struct Scripts {
     release: Script,
     read: Script,
     commit: Script,
+    pub again: Script,
+    pub made_up: Script,
     pub retry: Script,
 }
 
@@ -33,20 +36,26 @@ impl Scripts {
             release: Script::new(include_str!("release.lua")),
             read: Script::new(include_str!("read.lua")),
             commit: Script::new(include_str!("commit.lua")),
+            again: Script::new(include_str!("again.lua")),
+            made_up: Script::new(include_str!("made_up.lua")),
             retry: Script::new(include_str!("retry.lua")),
         }
     }
 }
 
 pub(crate) struct RedisSource {
-    shared: Arc<Shared>,
-    partition: Partition,
+    pub(super) shared: Arc<Shared>,
+    pub(super) partition: Partition,
     /// Its own connection, for commands that wait.
     waiting: super::link::Link,
     lease: Lease,
     board: Arc<Board>,
     /// The cursor when the last batch was read.
     at: String,
+    /// The life of the store under which everything that is kept was handed out.
+    pub(super) made_up: Option<Arc<str>>,
+    /// What is kept is being handed out once more.
+    pub(super) again: Option<Again>,
 }
 
 /// What `read.lua` answers.
@@ -56,6 +65,8 @@ struct Page {
     waiting: u64,
     trimmed: u64,
     now: u64,
+    /// The life of the store that was noted beside the cursor.
+    under: String,
     entries: Vec<Entry>,
 }
 
@@ -64,25 +75,43 @@ impl RedisSource {
         let register = Arc::new(Owner { shared: shared.clone(), key: partition.owner.clone() });
         let lease = Lease::keep(register, shared.options.terms, board.clone());
         let waiting = shared.link.another();
-        RedisSource { shared, partition, waiting, lease, board, at: "0-0".to_owned() }
+        RedisSource { shared, partition, waiting, lease, board, at: "0-0".to_owned(), made_up: None, again: None }
     }
 
-    async fn next(&mut self, most: usize) -> Result<Option<Batch>, SourceError> {
+    async fn next(&mut self, most: usize, target: Target) -> Result<Option<Batch>, SourceError> {
         self.lease.held().await;
         self.shared.options.pause.after(Step::Owned).await;
-        let Some(page) = self.read_page(most).await? else {
+        if let Some(batch) = self.next_again(most, &target).await? {
+            return Ok(Some(batch));
+        }
+        let is_made_up = target.life.is_none() || target.life == self.made_up;
+        let keep = (is_made_up && target.is_whole).then_some(self.shared.options.keep);
+        let Some(page) = self.read_page(most, keep).await? else {
             self.yield_a_moment().await;
             return Err(SourceError::Lost);
         };
         self.tell(&page);
         self.at = page.at;
+        if let Some(life) = target.life.filter(|_| !is_made_up) {
+            if page.under == *life || is_of(&page.life, &life) {
+                self.made_up = Some(life);
+            } else {
+                tracing::info!(
+                    source = self.partition.name,
+                    "the store is in another life: what is kept is applied again"
+                );
+                self.again = Some(Again::new(life));
+                return Ok(Some(Batch::default()));
+            }
+        }
         if page.entries.is_empty() {
             self.wait().await?;
         }
-        Ok(Some(Batch { life: Some(page.life.into()), entries: page.entries }))
+        Ok(Some(Batch { life: Some(page.life.into()), later: None, entries: page.entries }))
     }
 
-    async fn read_page(&self, most: usize) -> Result<Option<Page>, SourceError> {
+    /// `keep`: how long applied entries are kept; without it nothing is trimmed.
+    async fn read_page(&self, most: usize, keep: Option<Duration>) -> Result<Option<Page>, SourceError> {
         let (options, partition) = (&self.shared.options, &self.partition);
         let mut call = self.shared.scripts.read.key(&partition.stream);
         call.key(&partition.owner).key(&partition.cursor);
@@ -90,8 +119,8 @@ impl RedisSource {
             call.key(&partition.name).key(&partition.wake);
         }
         call.arg(&self.shared.node).arg(most).arg(options.batch_bytes).arg(options.entry_bytes);
-        call.arg(options.keep.as_millis() as u64);
-        let answer: Vec<Value> = self.shared.link.run(&call).await?;
+        call.arg(keep.map_or(-1, |keep| keep.as_millis() as i64));
+        let answer: Vec<Value> = self.shared.link.run(&partition.stream, &call).await?;
         if answer.len() == 1 {
             return Ok(None);
         }
@@ -131,7 +160,7 @@ impl RedisSource {
                 moving
             }
         };
-        match self.waiting.ask::<Value>(&command, block).await {
+        match self.waiting.ask::<Value>(&self.partition.stream, &command, block).await {
             Ok(_) => Ok(()),
             // A Redis that is full refuses BLMOVE, and publishers too; what is there can still be read.
             Err(SourceError::Full) => {
@@ -149,6 +178,11 @@ impl RedisSource {
 
     async fn settle(&mut self, settled: Vec<Settled>) -> Result<(), SourceError> {
         let Some(last) = settled.last().map(|s| write_id(s.entry.id)) else { return Ok(()) };
+        if let Some(again) = &mut self.again {
+            // How these ended was settled before; what was lost with the store's last life is there again.
+            again.after = last;
+            return Ok(());
+        }
         if !self.lease.is_held() {
             return Err(SourceError::Lost);
         }
@@ -181,7 +215,7 @@ impl RedisSource {
                 }
             }
         }
-        let answer: String = self.shared.link.run(&call).await?;
+        let answer: String = self.shared.link.run(&partition.stream, &call).await?;
         let Ok(dropped) = answer.parse::<u64>() else { return Err(SourceError::Lost) };
         self.at = last;
         if dropped > 0 {
@@ -200,8 +234,8 @@ impl Source for RedisSource {
         true
     }
 
-    fn read(&mut self, most: usize) -> BoxFuture<'_, Result<Option<Batch>, SourceError>> {
-        self.next(most).boxed()
+    fn read(&mut self, most: usize, target: Target) -> BoxFuture<'_, Result<Option<Batch>, SourceError>> {
+        self.next(most, target).boxed()
     }
 
     fn commit(&mut self, settled: Vec<Settled>) -> BoxFuture<'_, Result<(), SourceError>> {
@@ -224,7 +258,7 @@ impl Register for Owner {
         async move {
             let mut call = self.shared.scripts.claim.key(&self.key);
             call.arg(&self.shared.node).arg(lease.as_millis() as u64);
-            let (taken, rest): (u8, u64) = self.shared.link.run(&call).await?;
+            let (taken, rest): (u8, u64) = self.shared.link.run(&self.key, &call).await?;
             Ok(if taken == 1 { Ok(()) } else { Err(Duration::from_millis(rest)) })
         }
         .boxed()
@@ -235,14 +269,14 @@ impl Register for Owner {
             let mut call = self.shared.scripts.release.key(&self.key);
             call.arg(&self.shared.node);
             // If it cannot be said, the lease runs out.
-            let _ = self.shared.link.run::<u64>(&call).await;
+            let _ = self.shared.link.run::<u64>(&self.key, &call).await;
         }
         .boxed()
     }
 }
 
 fn parse_page(answer: Vec<Value>, kind: Kind, most: usize) -> Option<Page> {
-    let [life, at, waiting, trimmed, now, entries] = <[Value; 6]>::try_from(answer).ok()?;
+    let [life, at, waiting, trimmed, now, under, entries] = <[Value; 7]>::try_from(answer).ok()?;
     let number = |value: Value| String::from_redis_value(value).ok()?.parse::<u64>().ok();
     let Value::Array(entries) = entries else { return None };
     Some(Page {
@@ -251,11 +285,12 @@ fn parse_page(answer: Vec<Value>, kind: Kind, most: usize) -> Option<Page> {
         waiting: number(waiting)?,
         trimmed: number(trimmed)?,
         now: number(now)?,
+        under: String::from_redis_value(under).ok()?,
         entries: entries.into_iter().map(|entry| parse_entry(entry, kind, most)).collect::<Option<_>>()?,
     })
 }
 
-fn parse_entry(value: Value, kind: Kind, most: usize) -> Option<Entry> {
+pub(super) fn parse_entry(value: Value, kind: Kind, most: usize) -> Option<Entry> {
     let Value::Array(parts) = value else { return None };
     let [id, content] = <[Value; 2]>::try_from(parts).ok()?;
     let id: EntryId = parse_id(&String::from_redis_value(id).ok()?)?;

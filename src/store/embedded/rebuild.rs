@@ -128,7 +128,7 @@ impl<'c> Log<'c> {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let id = EntryId { ms: unsigned(row, 3)?, seq: unsigned(row, 4)? };
-            let fence = Fence { source: row.get(1)?, life: row.get(2)?, id };
+            let fence = Fence::new(row.get::<_, Box<str>>(1)?, row.get::<_, Box<str>>(2)?, id);
             if let Some(record) = self.topics.get_mut(topic_id(row, 0)?) {
                 record.mark(fence);
             }

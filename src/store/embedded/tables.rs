@@ -184,7 +184,7 @@ impl<'c> Tables<'c> {
     }
 
     pub fn set_fence(&mut self, topic: usize, fence: &Fence) -> Result<()> {
-        let Fence { source, life, id: entry } = fence;
+        let Fence { source, life, id: entry, .. } = fence;
         self.set_fence.execute(params![id(topic), source, life, int(entry.ms), int(entry.seq)]).map(drop)
     }
 

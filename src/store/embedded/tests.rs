@@ -107,7 +107,7 @@ fn play(log: &mut Log, steps: &[Step], now: &mut u64) {
         item.publication.ttl = step.ttl.map(Duration::from_millis);
         item.publication.key = step.value.map(|key| key.to_string().into());
         item.publication.idempotency_key = step.key.map(|key| key.to_string().into());
-        let fence = |ms| Fence { source: "in".into(), life: "life".into(), id: EntryId { ms, seq: 0 } };
+        let fence = |ms| Fence::new("in", "life", EntryId { ms, seq: 0 });
         item.fence = step.fence.map(fence);
         // Refusals (a key used twice) belong to it.
         let _ = log.append(&item, *now);
@@ -127,7 +127,7 @@ fn snapshot(log: &mut Log, now: u64) -> Vec<(String, Page, u64, bool)> {
             continue;
         }
         let newest = log.topics[id].lives.newest();
-        let mark = Fence { source: "in".into(), life: "life".into(), id: EntryId { ms: 25, seq: 0 } };
+        let mark = Fence::new("in", "life", EntryId { ms: 25, seq: 0 });
         let (touched, is_marked) = (log.topics[id].touched, log.topics[id].has_applied(&mark));
         for offset in 0..=log.topics[id].head() {
             let page = log.read(&name, ReadFrom::After(Position::new(newest, offset)), ALL, now).unwrap();

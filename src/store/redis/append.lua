@@ -2,18 +2,20 @@
 -- says by which command messages are fed: channels of a cluster are sharded.
 --
 -- KEYS: for each group its `wild` key; then for each of its topics log, meta, vals, and the idempotency keys of its items.
--- ARGV[rest..]: the word for the feed in the names of channels; the number of groups. For each group: the beginning of its
--- keys, the number of its topics. For each topic: name, which of the settings are its, a fresh epoch, number of items, of
+-- ARGV[rest..]: the word for the feed in the names of channels; the life that the server should be in; the number of groups.
+-- For each group: the beginning of its keys, the number of its topics. For each topic: name, which of the settings are its, a fresh epoch, number of items, of
 -- ARGV and of idempotency keys that follow. For each item: flags, body, then by flag 1: time to live; 2: (an idempotency
 -- key in KEYS); 4: source, and the mark of its entry; 8: the mark of the entry of that source and topic that comes before
--- it in the same batch, and went with an earlier call; 16: the key of what it replaces. A mark is the life of the source
--- and the entry id with digits filled up.
+-- it in the same batch, and went with an earlier call; 16: the key of what it replaces; 32: (before that
+-- key) lives of the source that came after the one of the mark, parted by spaces; 64: not to be stored in another life than
+-- told. A mark is the life of the source and the entry id with digits filled up.
 -- Answer: the time; then for each topic its epoch, and for each item the offset, or a text: `R<at>` repeated,
 -- `C<at>` conflict, `S` skipped, `E<text>` failed. One that failed was not stored, and the others were. A fenced entry
 -- is not stored where one of its source and topic before it failed, be it in this call or in one before.
 
 local FEED = 1 -- the form of what is published, see feed.rs
 local feed = ARGV[rest]
+local should_live = ARGV[rest + 1]
 local now_text = whole(now)
 local out = { now_text }
 
@@ -23,10 +25,11 @@ local function text_of(err)
 end
 
 -- Marks of one life have the same beginning and width, so the order of texts is the order of entries.
-local function reaches(last, mark)
+local function reaches(last, mark, later)
   if type(last) ~= 'string' then return false end
-  local space = string.find(mark, ' ', 1, true)
-  return string.sub(last, 1, space) == string.sub(mark, 1, space) and mark <= last
+  local of = string.sub(last, 1, string.find(last, ' ', 1, true))
+  if of == string.sub(mark, 1, #of) then return mark <= last end
+  return later ~= nil and string.find(later .. ' ', of, 1, true) ~= nil
 end
 
 -- Puts a message into the log, as the topic's mode wants it; answers an error of Redis.
@@ -72,17 +75,19 @@ local function append_topic(base, wild, name, keep, fresh, items, a, k, key)
     if flags % 8 >= 4 then
       source, refused, mark, a = 'f:' .. ARGV[a], 'c:' .. ARGV[a], ARGV[a + 1], a + 2
       local last = marks[source] or redis.pcall('HGET', t.meta, source)
-      answer = held[source] or reaches(last, mark) and 'S' or nil
-      if flags % 16 >= 8 then
-        local prior = ARGV[a]
-        a = a + 1
+      local prior, later
+      if flags % 16 >= 8 then prior, a = ARGV[a], a + 1 end
+      if flags % 64 >= 32 then later, a = ARGV[a], a + 1 end
+      answer = held[source] or reaches(last, mark, later) and 'S' or nil
+      if not answer and flags >= 64 and life ~= should_live then answer = 'EHELD the store began another life' end
+      if prior then
         if not answer and not reaches(last, prior)
           and not reaches(marks[refused] or redis.pcall('HGET', t.meta, refused), prior) then
           answer = 'EHELD an earlier entry of its topic was not stored'
         end
       end
     end
-    if flags >= 16 then replaces, a = ARGV[a], a + 1 end
+    if flags % 32 >= 16 then replaces, a = ARGV[a], a + 1 end
     if idem and not answer then
       digest = redis.sha1hex(body)
       local known = redis.pcall('GET', idem)
@@ -138,8 +143,8 @@ local function append_topic(base, wild, name, keep, fresh, items, a, k, key)
   redis.call('HSET', unpack(record))
 end
 
-local a, k = rest + 2, 1
-for _ = 1, tonumber(ARGV[rest + 1]) do
+local a, k = rest + 3, 1
+for _ = 1, tonumber(ARGV[rest + 2]) do
   local base, topics = ARGV[a], tonumber(ARGV[a + 1])
   local wild = redis.call('EXISTS', KEYS[k]) == 1
   a, k = a + 2, k + 1

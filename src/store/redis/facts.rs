@@ -15,6 +15,8 @@ pub(super) struct Facts {
     version: String,
     /// One for each start of the server.
     pub run_id: String,
+    /// One for each master, and for each start of one.
+    pub life: String,
     role: String,
     policy: String,
     loading: bool,
@@ -50,6 +52,7 @@ impl Facts {
         Ok(Facts {
             version: line("redis_version"),
             run_id: line("run_id"),
+            life: line("master_replid"),
             role: line("role"),
             policy: line("maxmemory_policy"),
             loading: line("loading") == "1",

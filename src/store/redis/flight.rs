@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::facts;
 use super::greeting::Host;
+use super::lives::Known;
 use super::pages::{Ask, Stretch};
 use super::queue::Weight;
 use super::scripts::Dice;
@@ -130,13 +131,13 @@ impl Packer {
         self.sealed = self.steps.len();
     }
 
-    pub fn finish(self, host: &Host, dice: &mut Dice) -> Flight {
+    pub fn finish(self, host: &Host, lives: &Known, dice: &mut Dice) -> Flight {
         let mut flight = Flight::default();
         for step in self.steps {
             match step {
                 Step::Append(call) => {
                     flight.announce(call.asking);
-                    let (command, asked) = call.encode(&host.names, &host.scripts, dice);
+                    let (command, asked) = call.encode(&host.names, &host.scripts, lives, dice);
                     flight.add(Errand::Append { lane: call.lane, asked }, command);
                 }
                 Step::Read(ask, answer, weight) => {

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::facts::{self, Facts};
 use super::keys::Keys;
+use super::lives::Lives;
 use super::scripts::{Scripts, text_of};
 use super::{OpenError, RedisOptions};
 use crate::endpoint::{Endpoint, Link, Patience, Place, Use};
@@ -20,6 +21,7 @@ pub(super) struct Host {
     pub options: RedisOptions,
     pub names: Keys,
     pub scripts: Arc<Scripts>,
+    pub lives: Arc<Lives>,
 }
 
 /// Whom we speak with.
@@ -93,6 +95,7 @@ impl Host {
             options: self.options.clone(),
             names: self.names.clone(),
             scripts: self.scripts.clone(),
+            lives: self.lives.clone(),
         }
     }
 

@@ -10,6 +10,7 @@ mod feed;
 mod flight;
 mod greeting;
 mod keys;
+mod lives;
 mod pages;
 mod queue;
 mod scripts;
@@ -32,6 +33,7 @@ use self::cluster::Router;
 use self::feed::Feed;
 use self::greeting::Host;
 use self::keys::Keys;
+use self::lives::Lives;
 use self::pages::{Ask, Guess, Judged};
 use self::queue::{Batch, Entrance, Job, State, queue};
 use self::scripts::{Dice, Scripts};
@@ -138,7 +140,8 @@ pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenEr
     let names = Keys::new(options.prefix.clone(), options.groups, endpoint.database());
     let sharded = endpoint.seeds().is_some();
     let scripts = Arc::new(Scripts::new(&options.retention, &options.rules, sharded));
-    let host = Arc::new(Host { endpoint, options, names, scripts });
+    let lives = Arc::new(Lives::new(vec![String::new()]));
+    let host = Arc::new(Host { endpoint, options, names, scripts, lives });
     let runtime = Handle::current();
     if host.endpoint.seeds().is_some() {
         let chart = Chart::open(host.endpoint.clone(), host.options.patience()).await;
@@ -150,6 +153,7 @@ pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenEr
         return Ok(RedisStore { host, chart: Some(chart), state, entrance, runtime, feed: Mutex::new(None) });
     }
     let (link, greeting) = host.greet(host.options.connect_timeout, None).await?;
+    host.lives.set(vec![greeting.facts.life.clone()]);
     let state = Arc::new(State::new(greeting.facts.durability()));
     let (entrance, jobs) = queue(state.clone(), host.options.queue_messages, host.options.queue_bytes);
     let writer = Writer {
@@ -257,6 +261,10 @@ impl Store for RedisStore {
 
     fn mode(&self, topic: &Topic) -> Mode {
         self.host.scripts.rules.of(topic).mode
+    }
+
+    fn life(&self) -> Option<Arc<str>> {
+        Some(self.host.lives.known().print.clone())
     }
 
     fn status(&self) -> StoreStatus {

@@ -56,6 +56,8 @@ pub(super) struct Condition {
     pub away: Option<String>,
     /// What of its settings is not as it must be, though it works.
     pub objection: Option<String>,
+    /// The life of the server, once it is known.
+    pub life: Option<String>,
     /// What is wrong with the feed.
     pub feed: Option<String>,
     pub durability: Durability,
@@ -77,7 +79,7 @@ pub(super) fn queue(state: Arc<State>, most_messages: usize, most_bytes: usize) 
 
 impl State {
     pub fn new(durability: Durability) -> State {
-        let condition = Mutex::new(Condition { away: None, objection: None, feed: None, durability });
+        let condition = Mutex::new(Condition { away: None, objection: None, life: None, feed: None, durability });
         let changed = Arc::default();
         State { messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), condition, changed }
     }
@@ -94,6 +96,7 @@ impl State {
             condition.away = None;
             condition.durability = facts.durability();
             condition.objection = facts.objection();
+            condition.life = Some(facts.life.clone());
         }
         self.changed.notify_one();
     }

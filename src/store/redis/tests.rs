@@ -12,6 +12,7 @@ use super::facts::Facts;
 use super::flight::{Errand, Flight, Packer};
 use super::greeting::{Greeting, Host};
 use super::keys::Keys;
+use super::lives::Lives;
 use super::queue::{Batch, Entrance, State, queue};
 use super::scripts::{Dice, Scripts};
 use super::topics::{Outcome, Place};
@@ -35,6 +36,7 @@ impl Desk {
             endpoint: Endpoint::parse("redis://localhost").ok().unwrap(),
             names: Keys::new(options.prefix.clone(), options.groups, 0),
             scripts: Arc::new(Scripts::new(&options.retention, &options.rules, false)),
+            lives: Arc::new(Lives::new(vec![String::new()])),
             options,
         });
         let facts = Facts::read(&Value::BulkString(b"redis_version:7.0.15".to_vec())).unwrap();
@@ -61,7 +63,7 @@ impl Desk {
         };
         let mut packer = Packer::default();
         packer.append(lane, false, lane, Place { batch, item: 0 }, Append { publication, fence: None });
-        (packer.finish(&self.writer.host, &mut self.writer.dice), answered)
+        (packer.finish(&self.writer.host, &self.writer.host.lives.known(), &mut self.writer.dice), answered)
     }
 
     fn land(&mut self, flight: Flight, answer: Value) {

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use redis::{Cmd, Value};
 
 use super::keys::{self, Keys};
+use super::lives::Known;
 use super::scripts::{self, Dice, Scripts, millis, number, odd, position, refusal, text_of};
 use crate::domain::name::Topic;
 use crate::domain::position::{Epoch, Position};
@@ -85,7 +86,7 @@ impl Call {
     }
 
     /// Writes the call as append.lua reads it.
-    pub fn encode(&self, names: &Keys, scripts: &Scripts, dice: &mut Dice) -> (Cmd, Asked) {
+    pub fn encode(&self, names: &Keys, scripts: &Scripts, lives: &Known, dice: &mut Dice) -> (Cmd, Asked) {
         let mut keys = Vec::new();
         let bases: Vec<String> = self.groups.iter().map(|(group, _)| names.base(*group)).collect();
         for ((_, topics), base) in self.groups.iter().zip(&bases) {
@@ -107,7 +108,9 @@ impl Call {
         let numbers = self.groups.iter().flat_map(|(_, topics)| topics).map(|part| number(&part.topic));
         let mut numbers = numbers.collect::<Vec<usize>>().into_iter();
         let mut cmd = scripts.append.call(&keys, scripts, &settings);
-        cmd.arg(names.feed()).arg(self.groups.len());
+        // All groups of a call are served by one server, in one life.
+        let life = self.groups.first().map_or("", |(group, _)| lives.of(*group));
+        cmd.arg(names.feed()).arg(life).arg(self.groups.len());
         let mut asked = Vec::new();
         for ((_, topics), base) in self.groups.iter().zip(&bases) {
             cmd.arg(base).arg(topics.len());
@@ -140,7 +143,12 @@ impl Item {
         2 + usize::from(publication.ttl.is_some())
             + 2 * usize::from(fence.is_some())
             + usize::from(self.after.is_some())
+            + usize::from(self.later().is_some())
             + usize::from(publication.key.is_some())
+    }
+
+    fn later(&self) -> Option<&str> {
+        self.append.fence.as_ref()?.later.as_deref().filter(|later| !later.is_empty())
     }
 
     fn encode(&self, cmd: &mut Cmd) {
@@ -149,7 +157,9 @@ impl Item {
             + 2 * u8::from(publication.idempotency_key.is_some())
             + 4 * u8::from(fence.is_some())
             + 8 * u8::from(self.after.is_some())
-            + 16 * u8::from(publication.key.is_some());
+            + 16 * u8::from(publication.key.is_some())
+            + 32 * u8::from(self.later().is_some())
+            + 64 * u8::from(fence.as_ref().is_some_and(|fence| fence.under.is_some()));
         cmd.arg(flags).arg(&publication.body.as_bytes()[..]);
         if let Some(ttl) = publication.ttl {
             cmd.arg(millis(ttl));
@@ -159,6 +169,9 @@ impl Item {
         }
         if let Some(after) = &self.after {
             cmd.arg(after);
+        }
+        if let Some(later) = self.later() {
+            cmd.arg(later);
         }
         if let Some(key) = &publication.key {
             cmd.arg(&**key);

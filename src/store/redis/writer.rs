@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::flight::{Errand, Flight, Packer};
 use super::greeting::{Greeting, Host};
+use super::lives::Known;
 use super::pages::Stretch;
 use super::queue::{Batch, Job, State};
 use super::scripts::Dice;
@@ -40,6 +41,9 @@ pub(super) struct Writer {
     pub dice: Dice,
     pub batches: Slab<Batch>,
 }
+
+/// What append.lua says of entries that were meant for another life.
+const OTHER_LIFE: &str = "HELD the store began another life";
 
 type Answered = (Flight, RedisResult<Vec<Value>>, bool);
 
@@ -121,8 +125,9 @@ impl Writer {
                     // Without anyone who could call it, the store closes.
                     let job = job.unwrap_or_else(|| Job::Close(oneshot::channel().0));
                     let mut packer = Packer::default();
-                    closing = self.pack(job, &mut packer);
-                    let flight = packer.finish(&self.host, &mut self.dice);
+                    let lives = self.host.lives.known();
+                    closing = self.pack(job, &mut packer, &lives);
+                    let flight = packer.finish(&self.host, &lives, &mut self.dice);
                     if !flight.errands.is_empty() {
                         flights.push_back(launch(&link, flight).await);
                     }
@@ -147,7 +152,7 @@ impl Writer {
     }
 
     /// Packs a job and what waits behind it. Answers whom to tell that the store is closed.
-    fn pack(&mut self, job: Job, packer: &mut Packer) -> Option<oneshot::Sender<()>> {
+    fn pack(&mut self, job: Job, packer: &mut Packer, lives: &Known) -> Option<oneshot::Sender<()>> {
         let mut next = Some(job);
         while let Some(job) = next {
             match job {
@@ -155,6 +160,12 @@ impl Writer {
                     let (items, asking) = (std::mem::take(&mut batch.items), batch.asking);
                     let number = self.batches.insert(batch);
                     for (item, append) in items {
+                        let under = append.fence.as_ref().and_then(|fence| fence.under.as_ref());
+                        if under.is_some_and(|under| *under != lives.print) {
+                            let text = "HELD the store is in another life".to_string();
+                            self.outcome(Place { batch: number, item }, Err(StoreError::Unavailable(text)));
+                            continue;
+                        }
                         let group = self.host.names.group_of(&append.publication.topic);
                         let lane = if self.greeting.facts.is_cluster { group } else { 0 };
                         packer.append(lane, asking, group, Place { batch: number, item }, append);
@@ -192,6 +203,12 @@ impl Writer {
             match errand {
                 Errand::Append { asked, .. } => {
                     for (place, outcome) in asked.decode(&answer) {
+                        if let Err(StoreError::Unavailable(text)) = &outcome
+                            && text.starts_with(OTHER_LIFE)
+                        {
+                            // Who it is now is asked when a connection begins.
+                            trouble = Err(text.clone());
+                        }
                         self.outcome(place, outcome);
                     }
                 }
@@ -291,6 +308,9 @@ impl Writer {
                 Ok((link, greeting)) => {
                     tracing::info!("connected to Redis again");
                     self.greeting = greeting;
+                    if !self.host.scripts.sharded {
+                        self.host.lives.set(vec![self.greeting.facts.life.clone()]);
+                    }
                     self.state.arrived(&self.greeting.facts);
                     return Some(link);
                 }

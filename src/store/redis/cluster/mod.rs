@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use self::lane::{Elsewhere, Lane, Next, Piece, Work};
 use self::node::Node;
 use super::OpenError;
-use super::greeting::Host;
+use super::greeting::{Greeting, Host};
 use super::pages::{Ask, Stretch};
 use super::queue::{Batch, Job, State, Weight};
 use super::topics::Outcome;
@@ -68,13 +68,17 @@ pub(super) async fn greet(host: &Arc<Host>, chart: &Chart) -> Result<Durability,
     let slots = chart.slots();
     let masters: Vec<Place> = slots.masters().into_iter().cloned().collect();
     let greeting = masters.iter().map(|place| async move {
-        host.of(place).greet(host.options.connect_timeout, None).await.map(|(_, greeting)| greeting.facts.durability())
+        let greeted = host.of(place).greet(host.options.connect_timeout, None).await;
+        greeted.map(|(_, Greeting { facts, .. })| (facts.durability(), facts.life))
     });
     let mut least: Option<Durability> = None;
-    let mut unreachable = None;
-    for greeted in join_all(greeting).await {
+    let (mut unreachable, mut lives) = (None, HashMap::new());
+    for (place, greeted) in masters.iter().zip(join_all(greeting).await) {
         match greeted {
-            Ok(durability) => least = Some(least.map_or(durability, |least| least.min(durability))),
+            Ok((durability, life)) => {
+                lives.insert(place, life);
+                least = Some(least.map_or(durability, |least| least.min(durability)));
+            }
             Err(OpenError::Unreachable(why)) => {
                 tracing::warn!(%why, "a master of the cluster is away");
                 unreachable = Some(OpenError::Unreachable(why));
@@ -82,6 +86,8 @@ pub(super) async fn greet(host: &Arc<Host>, chart: &Chart) -> Result<Durability,
             Err(error) => return Err(error),
         }
     }
+    let life_of = |group| slots.owner(host.names.slot_of(group)).and_then(|place| lives.get(place)).cloned();
+    host.lives.set((0..host.names.count()).map(|group| life_of(group).unwrap_or_default()).collect());
     match (least, unreachable) {
         (Some(least), _) => Ok(least),
         (None, error) => Err(error.unwrap_or_else(|| OpenError::Unreachable("the cluster has no masters".into()))),
@@ -356,12 +362,24 @@ impl Router {
                 trouble = trouble.or_else(|| condition.objection.clone());
             }
         }
+        self.note_lives();
         let mut condition = self.state.condition();
         condition.durability = least.unwrap_or(condition.durability);
         if trouble.is_some() {
             self.chart.doubt();
         }
         condition.objection = trouble;
+    }
+
+    /// A group whose server is not known or not there yet stays in the life that it was in.
+    fn note_lives(&self) {
+        let known = self.host.lives.known();
+        let life_of = |(lane, last): (&Lane, &String)| {
+            let node = lane.home.as_ref().and_then(|home| self.nodes.get(home))?;
+            node.state.condition().life.clone().or_else(|| Some(last.clone()))
+        };
+        let lives = self.lanes.iter().zip(known.all()).map(|pair| life_of(pair).unwrap_or_else(|| pair.1.clone()));
+        self.host.lives.set(lives.collect());
     }
 
     fn hurry(&mut self) {
