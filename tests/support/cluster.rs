@@ -246,7 +246,7 @@ impl Server {
 
     /// Runs it and waits until it answers. `false`: it ended instead.
     fn run(&mut self) -> bool {
-        let mut child = Command::new("redis-server")
+        let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", ""])
             .arg("--dir")
             .arg::<&Path>(self.dir.path())
@@ -255,17 +255,18 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
+        let clear_up = format!("read _; kill -9 {}; rm -rf {}", child.id(), self.dir.path().display());
+        self.child = Some(child);
+        let guard = Command::new("sh").args(["-c", &clear_up]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn();
+        self.guard = Some(guard.expect("sh runs"));
         let begun = Instant::now();
         while begun.elapsed() < SOON {
-            if child.try_wait().expect("it is our child").is_some() {
+            let ended = self.child.as_mut().is_none_or(|child| child.try_wait().expect("it is our child").is_some());
+            if ended {
+                self.kill();
                 return false;
             }
             if self.client().get_connection().is_ok_and(|mut c| cmd("PING").exec(&mut c).is_ok()) {
-                let clear_up = format!("read _; kill -9 {}; rm -rf {}", child.id(), self.dir.path().display());
-                let guard =
-                    Command::new("sh").args(["-c", &clear_up]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn();
-                self.guard = Some(guard.expect("sh runs"));
-                self.child = Some(child);
                 return true;
             }
             std::thread::sleep(LOOK);

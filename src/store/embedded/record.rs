@@ -257,11 +257,7 @@ mod tests {
 
     #[test]
     fn fences_compare_within_one_source_and_life() {
-        let fence = |source: &str, life: &str, ms| Fence {
-            source: source.into(),
-            life: life.into(),
-            id: EntryId { ms, seq: 0 },
-        };
+        let fence = |source: &str, life: &str, ms| Fence::new(source, life, EntryId { ms, seq: 0 });
         let mut record = record();
         record.mark(fence("a", "x", 5));
         assert!(record.has_applied(&fence("a", "x", 5)));
