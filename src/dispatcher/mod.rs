@@ -70,7 +70,7 @@ pub struct Batch {
 pub struct Target {
     /// See `Store::life`.
     pub life: Option<Arc<str>>,
-    /// Whether all of it works: as long as it does not, applied entries are not trimmed.
+    /// Whether all of it works: as long as it does not, applied entries are kept longer.
     pub is_whole: bool,
 }
 

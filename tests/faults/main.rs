@@ -8,6 +8,8 @@
 mod bad_entries;
 #[path = "../support/checker/mod.rs"]
 mod checker;
+#[path = "../support/cluster.rs"]
+mod cluster;
 #[path = "../support/listener.rs"]
 mod listener;
 #[path = "../support/node.rs"]
@@ -24,6 +26,7 @@ mod form;
 mod scene;
 mod trouble;
 
+mod clusters;
 mod disturbed;
 mod full;
 mod kills;

@@ -2,7 +2,7 @@
 -- Reads what follows the cursor of a partition, and takes nothing away but what was applied long ago.
 --
 -- KEYS: stream, owner, cursor; for a list also the list and its wake key. ARGV: who asks, most entries, most bytes of
--- all, most bytes of one, ms that applied entries are kept (-1: all are).
+-- all, most bytes of one, ms that applied entries are kept.
 -- Answer: 'lost'; or life, cursor, entries that wait, entries that were trimmed away unread, the time, `under`, and the
 -- entries: an id with its fields, or with its size if it is larger than one may be.
 --
@@ -126,10 +126,8 @@ if #entries > 0 and not again then
   redis.call('HSET', cursor, 'seen', last, 'life', life)
 end
 
-if keep >= 0 then
-  local before = whole(now - keep) .. '-0'
-  if is_past(before, at) then before = at end
-  if before ~= '0-0' then redis.call('XTRIM', stream, 'MINID', before) end
-end
+local before = whole(now - keep) .. '-0'
+if is_past(before, at) then before = at end
+if before ~= '0-0' then redis.call('XTRIM', stream, 'MINID', before) end
 
 return { life, at, whole(waiting), whole(trimmed), whole(now), state[7] or '', entries }

@@ -19,6 +19,9 @@ use crate::telemetry;
 /// Pairs of fields kept of a dead entry, no more than one call of Redis' Lua can take. A usable entry has about ten.
 const MOST_PAIRS: usize = 2_000;
 
+/// How long applied entries are kept at least while a part of the store is away, or what it may have lost is not made up for.
+const HELD: Duration = Duration::from_secs(3600);
+
 pub(super) struct Scripts {
     claim: Script,
     release: Script,
@@ -85,7 +88,8 @@ impl RedisSource {
             return Ok(Some(batch));
         }
         let is_made_up = target.life.is_none() || target.life == self.made_up;
-        let keep = (is_made_up && target.is_whole).then_some(self.shared.options.keep);
+        let usual = self.shared.options.keep;
+        let keep = if is_made_up && target.is_whole { usual } else { usual.max(HELD) };
         let Some(page) = self.read_page(most, keep).await? else {
             self.yield_a_moment().await;
             return Err(SourceError::Lost);
@@ -110,8 +114,8 @@ impl RedisSource {
         Ok(Some(Batch { life: Some(page.life.into()), later: None, entries: page.entries }))
     }
 
-    /// `keep`: how long applied entries are kept; without it nothing is trimmed.
-    async fn read_page(&self, most: usize, keep: Option<Duration>) -> Result<Option<Page>, SourceError> {
+    /// `keep`: how long applied entries are kept.
+    async fn read_page(&self, most: usize, keep: Duration) -> Result<Option<Page>, SourceError> {
         let (options, partition) = (&self.shared.options, &self.partition);
         let mut call = self.shared.scripts.read.key(&partition.stream);
         call.key(&partition.owner).key(&partition.cursor);
@@ -119,7 +123,7 @@ impl RedisSource {
             call.key(&partition.name).key(&partition.wake);
         }
         call.arg(&self.shared.node).arg(most).arg(options.batch_bytes).arg(options.entry_bytes);
-        call.arg(keep.map_or(-1, |keep| keep.as_millis() as i64));
+        call.arg(keep.as_millis() as u64);
         let answer: Vec<Value> = self.shared.link.run(&partition.stream, &call).await?;
         if answer.len() == 1 {
             return Ok(None);

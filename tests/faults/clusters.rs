@@ -1,0 +1,119 @@
+//! F6: three hub nodes on a Redis Cluster of three masters with a replica each. Slots with topics in them move from master
+//! to master under load; a master is killed, in step with its replica or with the replica cut off. Subscribers are told.
+
+use std::time::Duration;
+
+use crate::checker::{Allowed, Loss, Verdict};
+use crate::cluster::{Cluster, MASTERS};
+use crate::fleet::Fleet;
+use crate::form::{Running, begin, pick};
+use crate::node::client;
+use crate::publisher::Door;
+use crate::scene::{Cast, SOON, Scene};
+
+/// After how much silence of a master its replica takes over.
+const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Other slots are served while those of one master are not.
+const PARTIAL: &[&str] = &["--cluster-require-full-coverage", "no"];
+const PACE: Duration = Duration::from_millis(20);
+const ENOUGH: u64 = 20;
+const TOPICS: usize = 24;
+const SHARE: usize = 4;
+/// Each move of a slot, and each failover, begins an epoch of its topics.
+const TOLD: &[&str] = &["failover", "epoch"];
+/// How long a slot is half moved.
+const HALF_WAY: Duration = Duration::from_millis(100);
+
+struct Stage {
+    cluster: Cluster,
+    fleet: Fleet,
+    scene: Scene,
+}
+
+impl Stage {
+    async fn open() -> Stage {
+        let cluster = tokio::task::block_in_place(|| Cluster::start_with(NODE_TIMEOUT, PARTIAL));
+        let fleet = Fleet::start(3, &cluster.url(), &["--history-messages", "100000"]);
+        let cast = Cast { topics: TOPICS, listeners: 30, share: SHARE, watches: None };
+        let mut scene = Scene::open(fleet.addresses.clone(), cast).await;
+        for n in 0..3 {
+            scene.publish(&format!("http-{n}"), Door::http_with_keys(&fleet.addresses, n, SOON), PACE);
+            scene.publish(&format!("ws-{n}"), Door::websocket(&fleet.addresses, n, SOON), PACE);
+        }
+        scene.flow(ENOUGH).await;
+        Stage { cluster, fleet, scene }
+    }
+
+    /// The slot of the group of a topic, by the name that `docs/decisions/keys.md` gives its log.
+    fn slot_of(&self, topic: &str) -> u16 {
+        let group = crc16(topic.as_bytes()) % 256;
+        self.cluster.slot_of(&format!("fanfare:{{t{group}}}:log:{topic}"))
+    }
+
+    async fn close(self, running: &Running, loss: Loss) -> Verdict {
+        let crossing = self.cluster.cross_slot_errors();
+        let (moved, ask, again) =
+            (self.cluster.errors("MOVED"), self.cluster.errors("ASK"), self.cluster.errors("TRYAGAIN"));
+        running.tell(format_args!("{crossing} CROSSSLOT, {moved} MOVED, {ask} ASK, {again} TRYAGAIN"));
+        assert_eq!(crossing, 0);
+        let allowed = Allowed { loss, gaps: TOLD, anew: TOLD, ..Allowed::default() };
+        let run = self.scene.close(running, None, allowed).await;
+        drop(self.fleet);
+        run.verdict
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_of_a_cluster_that_move_under_load_lose_nothing() {
+    let running = begin("F6 slots move").await;
+    let mut stage = Stage::open().await;
+    for round in 0..pick(4, 40) {
+        let slot = stage.slot_of(&stage.scene.topics[round % TOPICS]);
+        let to = (stage.cluster.owner(slot) + 1 + round % 2) % MASTERS;
+        tokio::task::block_in_place(|| stage.cluster.move_slot(slot, to, || std::thread::sleep(HALF_WAY)));
+        stage.scene.flow(ENOUGH / 4).await;
+    }
+    stage.close(&running, Loss::Nothing).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_of_a_cluster_that_is_killed_loses_nothing_that_its_replica_had_and_tells_the_rest() {
+    for cut in [false, true] {
+        let name = if cut { "F6 master killed, its replica cut off" } else { "F6 master killed" };
+        let running = begin(name).await;
+        let mut stage = Stage::open().await;
+        let slot = stage.slot_of(&stage.scene.topics[0]);
+        let master = stage.cluster.owner(slot);
+        if cut {
+            tokio::task::block_in_place(|| stage.cluster.cut_replicas_off(master));
+            stage.scene.flow(ENOUGH).await;
+        }
+        tokio::task::block_in_place(|| stage.cluster.servers[master].kill());
+        let lost_before = stage.scene.clock.now();
+        let heir = tokio::task::block_in_place(|| stage.cluster.until_taken_over(master, slot));
+        assert_ne!(heir, master);
+        stage.scene.flow(ENOUGH).await;
+        for node in &stage.fleet.running {
+            let ready = async {
+                while crate::node::ready(&client(), node.http).await.0 != 200 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(SOON, ready).await.expect("a node is ready again");
+        }
+        let verdict = stage.close(&running, Loss::Before(lost_before)).await;
+        if cut {
+            assert!(verdict.figures.lost > 0, "the cut must have cost something");
+        }
+    }
+}
+
+/// CRC16 (XMODEM), bit by bit.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0u16, |crc, byte| {
+        (0..8).fold(
+            crc ^ (u16::from(*byte) << 8),
+            |crc, _| if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 },
+        )
+    })
+}
