@@ -153,7 +153,7 @@ async fn a_fenced_item_that_found_no_room_for_its_key_is_not_passed_by_a_later_o
     // The same entry without its key is taken, and what follows it.
     let again = store.append(vec![mark(item(&a, "2"), 2), batch[2].clone(), batch[3].clone()]).await;
     assert_eq!((stored(&again[0]).offset, stored(&again[1]).offset), (2, 3));
-    assert!(matches!(again[2], Ok(Appended::Repeated { at }) if at.offset == 1), "{again:?}");
+    assert!(matches!(again[2], Ok(Appended::Repeated { at, .. }) if at.offset == 1), "{again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

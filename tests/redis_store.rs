@@ -5,10 +5,14 @@
 mod bounds;
 #[path = "redis_store/fences.rs"]
 mod fences;
+#[path = "redis_store/levels.rs"]
+mod levels;
 #[path = "redis_store/modes.rs"]
 mod modes;
 #[path = "redis_store/outages.rs"]
 mod outages;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "redis_store/scripts.rs"]
 mod scripts;
 #[path = "support/redis.rs"]
@@ -74,7 +78,7 @@ async fn store(server: &RedisServer) -> RedisStore {
 
 async fn put(store: &RedisStore, name: &str, body: &str) -> Result<Position, StoreError> {
     match store.append(vec![message(name, body)]).await.remove(0)? {
-        Appended::Stored { at, .. } | Appended::Repeated { at } => Ok(at),
+        Appended::Stored { at, .. } | Appended::Repeated { at, .. } => Ok(at),
         Appended::Skipped => panic!("no fence was given"),
     }
 }
@@ -84,7 +88,7 @@ async fn put_at_last(store: &RedisStore, name: &str, body: &str) -> Position {
     let begun = Instant::now();
     loop {
         match store.append(vec![keyed(name, body)]).await.remove(0) {
-            Ok(Appended::Stored { at, .. } | Appended::Repeated { at }) => return at,
+            Ok(Appended::Stored { at, .. } | Appended::Repeated { at, .. }) => return at,
             other => assert!(begun.elapsed() < SOON, "{other:?}"),
         }
         tokio::task::yield_now().await;

@@ -169,7 +169,6 @@ async fn one(state: &ApiState, publication: Publication, ignored: Vec<String>) -
 
 /// Stores what could be read, in its order, and answers for every item in its place.
 async fn append(state: &ApiState, documents: Vec<Result<Document, Problem>>) -> Results {
-    let durability = state.hub.status().durability;
     let mut batch = Vec::new();
     let read: Vec<Result<(Topic, Vec<String>), Problem>> = documents
         .into_iter()
@@ -186,7 +185,7 @@ async fn append(state: &ApiState, documents: Vec<Result<Document, Problem>>) -> 
         .map(|item| match item {
             Err(problem) => Answer::refused(None, problem),
             Ok((topic, ignored)) => match stored.next() {
-                Some(Ok(Appended::Stored { at, .. } | Appended::Repeated { at })) => {
+                Some(Ok(Appended::Stored { at, durability, .. } | Appended::Repeated { at, durability })) => {
                     Answer::Stored(Stored::new(&topic, at, durability, ignored))
                 }
                 Some(Err(error)) => Answer::refused(Some(&topic), error.into()),

@@ -56,6 +56,9 @@ pub fn judge_together(config: &Config, faults: &mut Vec<String>) {
     if options.ingest == "door" && options.redis_listen.is_none() {
         fault("ingest", "\"door\" needs an address for it, but `redis_listen` is off".into());
     }
+    if options.durability == "replica" && options.replicas == 0 {
+        fault("durability", "\"replica\" needs at least one of `replicas`".into());
+    }
     let limits = &options.limits;
     if limits.outbox < limits.frame {
         fault("outbox", format!("one frame (`max_frame`, {} bytes) must fit in", limits.frame));

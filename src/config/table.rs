@@ -158,6 +158,14 @@ pub const SETTINGS: &[Setting] = settings! {
             "How long connecting to Redis may take.";
         "redis_answer" seconds(10, 300), Duration(redis_answer),
             "How long Redis may take to answer.";
+        "redis_fsync" Kind::Choice(&["ask", "always", "everysec", "no"]), Text(redis_fsync),
+            "The appendfsync of a Redis that does not tell it, as hosted ones do not; \"ask\" believes only what it tells.";
+        "durability" Kind::Choice(&["auto", "memory", "disk", "replica"]), Text(durability),
+            "The level of acknowledgement where a publisher asks for none; \"auto\" is what the store gives without waiting for others.";
+        "replicas" count(0, 16), Usize(replicas),
+            "Replicas of Redis that must have a message of the level \"replica\"; with 0 there is no such level.";
+        "replica_wait" seconds(10, 60), Duration(replica_wait),
+            "How long that may take before the answer is `unconfirmed`.";
         "feed" count(16, 1 << 24), Usize(feed),
             "Stored messages that may wait on their way from the store to the connections.";
         "store_bytes" size(0, 1 << 50), U64(store_bytes),

@@ -50,6 +50,8 @@ fn every_setting_can_be_given_in_every_way() {
             ("data", _) => "/var/lib/elsewhere".into(),
             ("log", _) => "debug".into(),
             ("log_format", _) => "json".into(),
+            ("redis_fsync", _) => "always".into(),
+            ("durability", _) => "disk".into(),
             ("origins", _) => "https://a.example,null".into(),
             ("hosts", _) => "a.example,b.example".into(),
             ("prefix" | "ingest_stream" | "ingest_list", _) => format!("x:{}", setting.name),

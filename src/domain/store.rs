@@ -22,8 +22,9 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Order: items of one topic get ascending offsets in the order of the batch, and batches in the order of the
     /// calls. Each item is atomic with its idempotency key and its fence; the batch as a whole is not. An answer
-    /// `Ok` has the durability that `status` tells. A failure says by its variant whether the message may be stored
-    /// all the same. Stored messages of watched topics go to the feed, after they are stored.
+    /// `Ok` tells the level that was proven for that message: at least what was asked for, or else the one that `status`
+    /// tells; so does the answer to a repetition. A failure says by its variant whether the message may be stored all
+    /// the same; where the level cannot be proven, though it is stored, that is `Unconfirmed`. Stored messages of watched topics go to the feed, after they are stored.
     ///
     /// Fenced items: when one of them fails with a reason that passes (`Unavailable`, `Unconfirmed`, `Full`, `Broken`),
     /// no later item of the same topic and source in the batch is stored, and the fence does not move: they fail too,
@@ -125,12 +126,14 @@ pub enum Appended {
     Stored {
         at: Position,
         time: u64,
+        durability: Durability,
     },
     /// The same publish under the same idempotency key was stored before, here.
     Repeated {
         at: Position,
+        durability: Durability,
     },
-    /// The fence says that this ingest entry was applied before.
+    /// The fence says that this ingest entry was applied before; it has the level that was asked for.
     Skipped,
 }
 
@@ -252,7 +255,7 @@ impl Default for Retention {
 pub struct StoreStatus {
     /// `None` when it works; else what is wrong, for `/readyz` and the log.
     pub trouble: Option<String>,
-    /// What an `Ok` of `append` means.
+    /// What an `Ok` of `append` means where nothing was asked for.
     pub durability: Durability,
     /// `memory`, `redis`: for hello lines, metrics and health.
     pub kind: &'static str,

@@ -145,12 +145,11 @@ impl Hub {
     /// Publishes one message. The work starts with the call: two calls are applied in their order.
     pub fn publish(&self, publication: Publication) -> BoxFuture<'static, Result<Receipt, Problem>> {
         let topic = publication.topic.clone();
-        let durability = self.store.status().durability;
         let stored = self.append(vec![Append { publication, fence: None }]);
         async move {
             let answer = stored.await.pop().unwrap_or_else(|| Err(StoreError::Broken("no answer".into())))?;
             match answer {
-                Appended::Stored { at, .. } | Appended::Repeated { at } => {
+                Appended::Stored { at, durability, .. } | Appended::Repeated { at, durability } => {
                     Ok(Receipt { topic, stored: at, durability })
                 }
                 Appended::Skipped => Err(StoreError::Broken("skipped without a fence".into()).into()),

@@ -21,6 +21,7 @@ use crate::demo;
 use crate::dispatcher::{self, Dispatcher, door};
 use crate::domain::access::Access;
 use crate::domain::dead::DeadLetterBox;
+use crate::domain::message::Durability;
 use crate::domain::store::Store;
 use crate::gateway::{self, Channels, Gateway, Threads};
 use crate::hub::Hub;
@@ -194,6 +195,11 @@ fn store_options(options: &Options) -> store::Options {
         dead_letters: options.dead_letters,
         connect_timeout: options.redis_connect,
         response_timeout: options.redis_answer,
+        // "auto" and "ask" are no values of their own.
+        durability: Durability::parse(&options.durability),
+        replicas: options.replicas,
+        replica_wait: options.replica_wait,
+        fsync: Some(options.redis_fsync.clone()).filter(|said| said != "ask"),
         ..store::Options::default()
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::domain::cursor::{CursorBounds, Cursors};
 use crate::domain::dead::DeadLetterBox;
+use crate::domain::message::Durability;
 use crate::domain::store::{Retention, Store, StoreError};
 use crate::domain::topic::Rule;
 use crate::endpoint;
@@ -28,6 +29,13 @@ pub struct Options {
     pub retention: Retention,
     pub rules: Vec<Rule>,
     pub cursors: CursorBounds,
+    /// The level of acknowledgement where nothing is asked for; none: what the store gives without waiting for others.
+    pub durability: Option<Durability>,
+    /// Replicas that must have a message of the level `replica`, and how long that may take (Redis).
+    pub replicas: usize,
+    pub replica_wait: Duration,
+    /// What the operator says of `appendfsync`, where the server does not tell (Redis).
+    pub fsync: Option<String>,
     /// Events that wait for the reader of the feed before the store waits for it (embedded) or drops messages and says
     /// so (Redis).
     pub feed_capacity: usize,
@@ -59,6 +67,10 @@ impl Default for Options {
             retention: Retention::default(),
             rules: Vec::new(),
             cursors: CursorBounds::default(),
+            durability: None,
+            replicas: 1,
+            replica_wait: Duration::from_secs(1),
+            fsync: None,
             feed_capacity: 16_384,
             total_bytes: 0,
             accept_loss: false,
@@ -91,6 +103,8 @@ pub enum OpenError {
     NoFolder(String),
     #[error("{0}")]
     Disk(String),
+    #[error("the level {:?} was asked for (--durability), and this store gives {:?}", asked.as_str(), gives.as_str())]
+    Level { asked: Durability, gives: Durability },
     #[error("the store does not open: {0}")]
     Failed(#[from] StoreError),
     #[error(transparent)]
@@ -111,8 +125,18 @@ pub struct Opened {
     pub embedded_dead: Option<Arc<dyn DeadLetterBox>>,
 }
 
-/// Opens the store that a URL names.
+/// Opens the store that a URL names, if it can give what was asked for.
 pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
+    let asked = options.durability;
+    let opened = open_any(url, options).await?;
+    let gives = opened.store.status().durability;
+    match asked.filter(|asked| *asked > gives) {
+        Some(asked) => Err(OpenError::Level { asked, gives }),
+        None => Ok(opened),
+    }
+}
+
+async fn open_any(url: &str, options: Options) -> Result<Opened, OpenError> {
     match url.split(':').next().unwrap_or_default() {
         "memory" if url == "memory" => {
             let embedded::Ends { store, cursors, dead } = embedded::open_in_memory(&options)?;
@@ -131,6 +155,10 @@ pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
                 prefix: options.prefix,
                 retention: options.retention,
                 rules: options.rules,
+                durability: options.durability,
+                replicas: options.replicas,
+                replica_wait: options.replica_wait,
+                fsync: options.fsync,
                 feed_messages: options.feed_capacity,
                 connect_timeout: options.connect_timeout,
                 response_timeout: options.response_timeout,

@@ -180,13 +180,13 @@ async fn play(subject: &Subject, model: &mut Model, operation: &Operation, told:
             for (written, answer) in batch.iter().zip(answers) {
                 let expected = model.append(written);
                 let answer = answer.map(|appended| match appended {
-                    Appended::Stored { at, time } => {
+                    Appended::Stored { at, time, .. } => {
                         let log = model.topics.get_mut(&written.topic).expect("it was written to");
                         assert_eq!(*log.epoch.get_or_insert(at.epoch), at.epoch, "{}", told());
                         log.times.push(time);
                         Answer::Stored(at.offset)
                     }
-                    Appended::Repeated { at } => Answer::Repeated(at.offset),
+                    Appended::Repeated { at, .. } => Answer::Repeated(at.offset),
                     Appended::Skipped => Answer::Skipped,
                 });
                 let answer = answer.unwrap_or_else(|error| match error {

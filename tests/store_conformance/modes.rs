@@ -80,7 +80,8 @@ pub async fn keys_and_fences_work_on_a_live_topic<F: Future<Output = Subject>>(f
     let first = subject.store.append(vec![item_with_key(&live, "a", "k")]).await;
     let entry = || fenced(&live, "b", fence("in", "life", 5, 0));
     let answers = subject.store.append(vec![item_with_key(&live, "a", "k"), entry(), entry()]).await;
-    assert_eq!(answers[0], Ok(Appended::Repeated { at: stored(&first[0]) }));
+    let durability = subject.store.status().durability;
+    assert_eq!(answers[0], Ok(Appended::Repeated { at: stored(&first[0]), durability }));
     assert_eq!((stored(&answers[1]).offset, &answers[2]), (2, &Ok(Appended::Skipped)));
 }
 
@@ -176,7 +177,7 @@ pub async fn what_was_stored_since_a_time_is_given<F: Future<Output = Subject>>(
     let mut times = Vec::new();
     for n in 0..20 {
         for answer in subject.store.append(vec![item(&news, format!("{n}")), item(&news, format!("{n}"))]).await {
-            let Ok(Appended::Stored { at, time }) = answer else { panic!("{answer:?}") };
+            let Ok(Appended::Stored { at, time, .. }) = answer else { panic!("{answer:?}") };
             times.push((time, at));
         }
         if let Some(clock) = &subject.clock {
@@ -204,7 +205,7 @@ pub async fn what_bounds_took_since_a_time_is_told<F: Future<Output = Subject>>(
     let subject = fresh(Retention::default()).await;
     let few = topic("few.a");
     let answers = subject.store.append(numbered(&few, 10)).await;
-    let Ok(Appended::Stored { at: head, time }) = answers[9] else { panic!("{answers:?}") };
+    let Ok(Appended::Stored { at: head, time, .. }) = answers[9] else { panic!("{answers:?}") };
     let seventh = Position::new(head.epoch, 7);
     let page = subject.store.read(&few, ReadFrom::Since(time - 1), ALL).await.unwrap();
     let missing = Some(Missing { why: GapCause::Retention, to: Some(seventh) });
@@ -214,7 +215,7 @@ pub async fn what_bounds_took_since_a_time_is_told<F: Future<Output = Subject>>(
     // One that keeps nothing.
     let live = topic("live.a");
     let answers = subject.store.append(numbered(&live, 2)).await;
-    let Ok(Appended::Stored { at: head, time }) = answers[1] else { panic!("{answers:?}") };
+    let Ok(Appended::Stored { at: head, time, .. }) = answers[1] else { panic!("{answers:?}") };
     for (since, missing) in [(time, Some(Missing { why: GapCause::Live, to: Some(head) })), (time + 1, None)] {
         let page = subject.store.read(&live, ReadFrom::Since(since), ALL).await.unwrap();
         assert_eq!((page.messages.len(), page.start, page.missing), (0, head, missing));

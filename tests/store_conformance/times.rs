@@ -83,14 +83,15 @@ pub async fn an_idempotency_key_is_forgotten_after_its_window<F: Future<Output =
     let window = Retention::default().idempotency_window;
     let news = topic("news");
     let order = || vec![item_with_key(&news, "order", "k")];
+    let durability = store.status().durability;
     let at = stored(&store.append(order()).await[0]);
     clock.advance(window - SECOND);
-    assert_eq!(store.append(order()).await, [Ok(Appended::Repeated { at })]);
+    assert_eq!(store.append(order()).await, [Ok(Appended::Repeated { at, durability })]);
     clock.advance(SECOND);
     let again = stored(&store.append(order()).await[0]);
     assert_eq!(again, at.next());
     // It stands for the new one now.
-    assert_eq!(store.append(order()).await, [Ok(Appended::Repeated { at: again })]);
+    assert_eq!(store.append(order()).await, [Ok(Appended::Repeated { at: again, durability })]);
 }
 
 pub async fn a_topic_outlives_its_messages_and_begins_anew_after_that<F: Future<Output = Subject>>(

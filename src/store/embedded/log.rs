@@ -93,7 +93,7 @@ impl Log<'_> {
             && let Some(at) = self.repeated(id, key, digest, now)?
         {
             self.mark(id, item.fence.as_ref())?;
-            return Ok(Appended::Repeated { at });
+            return Ok(Appended::Repeated { at, durability: self.bounds.durability });
         }
 
         let at = self.store(id, publication, now)?;
@@ -108,7 +108,7 @@ impl Log<'_> {
         while self.bytes > self.bounds.bytes {
             self.remove_oldest_of_all()?;
         }
-        Ok(Appended::Stored { at, time: now })
+        Ok(Appended::Stored { at, time: now, durability: self.bounds.durability })
     }
 
     pub fn read(&mut self, topic: &Topic, from: ReadFrom, limit: ReadLimit, now: u64) -> Result<Page, Failure> {

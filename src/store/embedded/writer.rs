@@ -218,7 +218,7 @@ impl Writer<'_> {
             _ => None,
         };
         both.into_iter().flatten().filter_map(|(item, answer)| {
-            let Ok(Appended::Stored { at, time }) = *answer else { return None };
+            let Ok(Appended::Stored { at, time, .. }) = *answer else { return None };
             let Publication { topic, body, ttl, .. } = &item.publication;
             let expires = ttl.map(|ttl| time.saturating_add(millis(ttl)));
             let message = || Message { topic: topic.clone(), at, time, expires, body: body.clone() };

@@ -1,6 +1,7 @@
 //! What a Redis says of itself, and whether topics can be kept there.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use redis::{Cmd, Value};
 
@@ -10,24 +11,39 @@ use crate::domain::message::Durability;
 /// Redis 7.0 brought what the scripts rely on.
 const OLDEST_VERSION: (u32, u32) = (7, 0);
 
+/// `WAITAOF` came with it.
+const WAITS_FOR_DISK: (u32, u32) = (7, 2);
+/// A replica that has not answered for so many seconds is not counted on.
+const MOST_LAG: u64 = 10;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
     version: String,
     /// One for each start of the server.
     pub run_id: String,
-    /// One for each master, and for each start of one.
-    pub life: String,
+    /// The life of the data: another one after a restart, and on another master.
+    pub life: Arc<str>,
     role: String,
     policy: String,
     loading: bool,
     appends: bool,
-    syncs_always: bool,
+    /// `appendfsync`, where it may be asked for.
+    pub syncs: Option<String>,
+    /// Replicas that are in step.
+    pub replicas: usize,
     pub is_cluster: bool,
 }
 
 /// Asks for what `read` takes.
 pub(super) fn ask() -> Cmd {
     redis::cmd("INFO")
+}
+
+/// Asks for what `update` takes too: what changes with masters and replicas.
+pub(super) fn ask_replication() -> Cmd {
+    let mut cmd = redis::cmd("INFO");
+    cmd.arg("replication");
+    cmd
 }
 
 /// Asks for what `update` takes: the settings that can change while Redis runs.
@@ -47,48 +63,72 @@ impl Facts {
             Value::ServerError(error) => return Err(format!("it refuses INFO: {error}")),
             _ => return Err("INFO is not answered".into()),
         };
-        let lines: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim().split_once(':')).collect();
+        let lines = lines_of(&info);
         let line = |name: &str| lines.get(name).copied().unwrap_or_default().to_string();
-        Ok(Facts {
+        let mut facts = Facts {
             version: line("redis_version"),
             run_id: line("run_id"),
-            life: line("master_replid"),
-            role: line("role"),
+            life: "".into(),
+            role: String::new(),
             policy: line("maxmemory_policy"),
             loading: line("loading") == "1",
             appends: line("aof_enabled") == "1",
-            syncs_always: false,
+            syncs: None,
+            replicas: 0,
             is_cluster: line("cluster_enabled") == "1",
-        })
+        };
+        facts.replication(&info);
+        Ok(facts)
     }
 
-    /// Takes the settings in. Hosted servers often refuse CONFIG; what is not known is not promised.
+    /// Takes in how it stands with masters and replicas, or the settings. Hosted servers often refuse CONFIG; what is not
+    /// known is not promised.
     pub fn update(&mut self, answer: &Value) {
-        self.syncs_always = false;
-        let Value::Array(parts) = answer else { return };
+        let parts = match answer {
+            Value::Array(parts) => parts,
+            Value::BulkString(bytes) => return self.replication(&String::from_utf8_lossy(bytes)),
+            _ => return,
+        };
         for pair in parts.chunks_exact(2) {
             let (Some(name), Some(value)) = (text_of(&pair[0]), text_of(&pair[1])) else { continue };
             match name {
                 "appendonly" => self.appends = value == "yes",
-                "appendfsync" => self.syncs_always = value == "always",
+                "appendfsync" => self.syncs = Some(value.to_string()),
                 "maxmemory-policy" => self.policy = value.to_string(),
                 _ => {}
             }
         }
     }
 
+    /// The life that an `INFO` tells.
+    pub fn life_of(answer: &Value) -> Option<Arc<str>> {
+        let info = text_of(answer)?;
+        lines_of(info).get("master_replid").copied().map(Arc::from)
+    }
+
+    fn replication(&mut self, info: &str) {
+        let lines = lines_of(info);
+        let line = |name: &str| lines.get(name).copied().unwrap_or_default();
+        self.role = line("role").to_string();
+        self.life = line("master_replid").into();
+        let is_replica = |name: &str| name.strip_prefix("slave").is_some_and(|n| n.parse::<u32>().is_ok());
+        self.replicas = lines.iter().filter(|(name, state)| is_replica(name) && is_in_step(state)).count();
+    }
+
+    pub fn is_master(&self) -> bool {
+        self.role == "master"
+    }
+
     /// Why topics cannot be kept here, if so, and what would help.
     pub fn objection(&self) -> Option<String> {
-        let mut numbers = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        if version < OLDEST_VERSION {
+        if self.version() < OLDEST_VERSION {
             let (major, minor) = OLDEST_VERSION;
             return Some(format!("Redis {major}.{minor} or newer is needed, this is {:?}", self.version));
         }
         if self.loading {
             return Some("Redis is loading its data".into());
         }
-        if self.role != "master" {
+        if !self.is_master() {
             return Some(format!("this Redis is a {}, give the address of its master", self.role));
         }
         if self.policy != "noeviction" {
@@ -101,9 +141,52 @@ impl Facts {
         None
     }
 
-    pub fn durability(&self) -> Durability {
-        if self.appends && self.syncs_always { Durability::Disk } else { Durability::Memory }
+    /// What every write has once it is answered. `stated` is what the operator says of `appendfsync`.
+    pub fn durability(&self, stated: Option<&str>) -> Durability {
+        let syncs = self.syncs.as_deref().or(stated);
+        if self.appends && syncs == Some("always") { Durability::Disk } else { Durability::Memory }
     }
+
+    /// Whether it can be asked to wait until what was written is on disk.
+    pub fn waits_for_disk(&self) -> bool {
+        self.appends && self.version() >= WAITS_FOR_DISK
+    }
+
+    /// Why the level `disk` cannot be given, and what would help.
+    pub fn no_disk(&self) -> String {
+        match (self.appends, self.syncs.as_deref()) {
+            (false, _) => "the append-only file is off; CONFIG SET appendonly yes, CONFIG SET appendfsync always, and \
+                           CONFIG REWRITE to keep it so"
+                .into(),
+            (true, Some(syncs)) => {
+                format!("appendfsync is {syncs:?}; CONFIG SET appendfsync always, and CONFIG REWRITE to keep it so")
+            }
+            (true, None) => "this Redis does not tell its appendfsync (CONFIG is refused); if you know that it is \
+                             \"always\", say so with --redis-fsync always"
+                .into(),
+        }
+    }
+
+    fn version(&self) -> (u32, u32) {
+        let mut numbers = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+}
+
+fn lines_of(info: &str) -> HashMap<&str, &str> {
+    info.lines().filter_map(|line| line.trim().split_once(':')).collect()
+}
+
+/// Reads `ip=…,port=…,state=online,offset=…,lag=0`.
+fn is_in_step(replica: &str) -> bool {
+    let mut fields = replica.split(',').filter_map(|field| field.split_once('='));
+    let (mut online, mut late) = (false, false);
+    fields.by_ref().for_each(|(name, value)| match name {
+        "state" => online = value == "online",
+        "lag" => late = value.parse::<u64>().is_ok_and(|lag| lag > MOST_LAG),
+        _ => {}
+    });
+    online && !late
 }
 
 #[cfg(test)]
@@ -137,8 +220,33 @@ mod tests {
     #[test]
     fn disk_is_promised_only_if_every_write_is_synced() {
         let with_log = format!("{GOOD}aof_enabled:1\r\n");
-        assert_eq!(facts(&with_log, "always").durability(), Durability::Disk);
-        assert_eq!(facts(&with_log, "everysec").durability(), Durability::Memory);
-        assert_eq!(facts(GOOD, "always").durability(), Durability::Memory);
+        assert_eq!(facts(&with_log, "always").durability(None), Durability::Disk);
+        assert_eq!(facts(&with_log, "everysec").durability(None), Durability::Memory);
+        assert_eq!(facts(GOOD, "always").durability(None), Durability::Memory);
+        // Its own word goes before the operator's, who is asked where it says nothing.
+        assert_eq!(facts(&with_log, "everysec").durability(Some("always")), Durability::Memory);
+        let mut silent = facts(&with_log, "always");
+        silent.syncs = None;
+        assert_eq!(silent.durability(None), Durability::Memory);
+        assert!(silent.no_disk().contains("--redis-fsync always"), "{}", silent.no_disk());
+        assert_eq!(silent.durability(Some("always")), Durability::Disk);
+    }
+
+    #[test]
+    fn disk_can_be_waited_for_since_7_2() {
+        let with_log = format!("{GOOD}aof_enabled:1\r\n");
+        assert!(!facts(&with_log, "everysec").waits_for_disk());
+        assert!(facts(&with_log.replace("7.0.15", "7.2.4"), "everysec").waits_for_disk());
+        assert!(!facts(&GOOD.replace("7.0.15", "8.0.0"), "everysec").waits_for_disk());
+    }
+
+    #[test]
+    fn replicas_that_are_in_step_are_counted() {
+        let mut facts = facts(GOOD, "everysec");
+        let told = "role:master\r\nconnected_slaves:4\r\nslave0:ip=a,port=1,state=online,offset=5,lag=0\r\n\
+                    slave1:ip=a,port=1,state=wait_bgsave,offset=0,lag=0\r\nslave2:ip=a,port=2,state=online,offset=1,lag=11\r\n\
+                    slave10:ip=a,port=2,state=online,offset=1,lag=1\r\nmaster_replid:8b2a\r\n";
+        facts.update(&Value::BulkString(told.as_bytes().to_vec()));
+        assert_eq!((facts.replicas, &*facts.life, facts.is_master()), (2, "8b2a", true));
     }
 }

@@ -41,6 +41,7 @@ impl Flight {
     pub fn probe() -> Flight {
         let mut flight = Flight::default();
         flight.add(Errand::Probe, facts::ask_settings());
+        flight.add(Errand::Probe, facts::ask_replication());
         flight
     }
 

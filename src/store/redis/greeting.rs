@@ -99,6 +99,11 @@ impl Host {
         }
     }
 
+    /// Whether the level `replica` is something that comes back where it cannot be given now.
+    pub fn may_have_replicas(&self, facts: &Facts) -> bool {
+        facts.replicas > 0 || self.endpoint.has_sentinels() || self.scripts.sharded
+    }
+
     fn unfit(&self, text: String) -> OpenError {
         OpenError::Unfit(format!("{}: {text}", self.endpoint.shown()))
     }

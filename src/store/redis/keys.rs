@@ -26,6 +26,11 @@ impl Keys {
         &self.feed
     }
 
+    /// What is written before the question who has everything up to here, on the server of a group.
+    pub fn witness(&self, group: u16) -> String {
+        format!("{}witness", self.base(group))
+    }
+
     /// Where the number of groups is written down.
     pub fn groups(&self) -> String {
         format!("{}:groups", self.prefix)

@@ -10,6 +10,7 @@ mod feed;
 mod flight;
 mod greeting;
 mod keys;
+mod levels;
 mod lives;
 mod pages;
 mod queue;
@@ -18,6 +19,7 @@ mod scripts;
 mod tests;
 mod topics;
 mod watched;
+mod witness;
 mod writer;
 
 use std::sync::{Arc, Mutex};
@@ -25,20 +27,21 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{BoxStream, StreamExt};
-use slab::Slab;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use self::cluster::Router;
 use self::feed::Feed;
-use self::greeting::Host;
+use self::greeting::{Greeting, Host};
 use self::keys::Keys;
+use self::levels::{Levels, Verdict};
 use self::lives::Lives;
 use self::pages::{Ask, Guess, Judged};
 use self::queue::{Batch, Entrance, Job, State, queue};
-use self::scripts::{Dice, Scripts};
+use self::scripts::Scripts;
 use self::topics::Outcome;
 use self::writer::Writer;
+use crate::domain::message::Durability;
 use crate::domain::name::Topic;
 use crate::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Retention, Store, StoreError, StoreStatus, Watch,
@@ -57,6 +60,13 @@ pub struct RedisOptions {
     pub groups: u16,
     pub retention: Retention,
     pub rules: Vec<Rule>,
+    /// The level where nothing is asked for; none: what every write has.
+    pub durability: Option<Durability>,
+    /// Replicas that must have a message of the level `replica`, and how long it may take; 0: there is no such level.
+    pub replicas: usize,
+    pub replica_wait: Duration,
+    /// What the operator says of `appendfsync`, where the server does not tell.
+    pub fsync: Option<String>,
     pub connect_timeout: Duration,
     /// How long an answer may take before the connection is gives up.
     pub response_timeout: Duration,
@@ -82,6 +92,10 @@ impl Default for RedisOptions {
             groups: 256,
             retention: Retention::default(),
             rules: Vec::new(),
+            durability: None,
+            replicas: 1,
+            replica_wait: Duration::from_secs(1),
+            fsync: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(5),
             ping: Duration::from_secs(2),
@@ -110,6 +124,8 @@ pub enum OpenError {
     Unreachable(String),
     #[error("this Redis cannot be used: {0}")]
     Unfit(String),
+    #[error("{0}")]
+    Level(String),
     #[error(
         "this store was opened with {stored} groups of topics and cannot be opened with {asked}; keep {stored} \
          (the key {key} says so), or use another prefix for a new store"
@@ -146,45 +162,66 @@ pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenEr
     if host.endpoint.seeds().is_some() {
         let chart = Chart::open(host.endpoint.clone(), host.options.patience()).await;
         let chart = chart.map_err(OpenError::Unreachable)?;
-        let durability = cluster::greet(&host, &chart).await?;
-        let state = Arc::new(State::new(durability));
+        let (greeting, levels) = cluster::greet(&host, &chart).await?;
+        check_level(&host, &greeting, &levels)?;
+        let state = Arc::new(State::new(levels));
         let (entrance, jobs) = queue(state.clone(), host.options.queue_messages, host.options.queue_bytes);
         runtime.spawn(Router::new(host.clone(), chart.clone(), state.clone(), jobs).run());
         return Ok(RedisStore { host, chart: Some(chart), state, entrance, runtime, feed: Mutex::new(None) });
     }
     let (link, greeting) = host.greet(host.options.connect_timeout, None).await?;
-    host.lives.set(vec![greeting.facts.life.clone()]);
-    let state = Arc::new(State::new(greeting.facts.durability()));
+    let levels = Levels::new(&greeting.facts, &host.options, host.may_have_replicas(&greeting.facts));
+    check_level(&host, &greeting, &levels)?;
+    let state = Arc::new(State::new(levels));
+    host.lives.set(vec![greeting.facts.life.to_string()]);
     let (entrance, jobs) = queue(state.clone(), host.options.queue_messages, host.options.queue_bytes);
-    let writer = Writer {
-        host: host.clone(),
-        greeting,
-        state: state.clone(),
-        jobs,
-        dice: Dice::default(),
-        batches: Slab::new(),
-    };
+    let writer = Writer::new(host.clone(), greeting, state.clone(), jobs);
     runtime.spawn(writer.run(link));
     Ok(RedisStore { host, chart: None, state, entrance, runtime, feed: Mutex::new(None) })
 }
 
+/// Whether the settings promise what this Redis can keep. Replicas may be away and come back; settings do not.
+fn check_level(host: &Host, greeting: &Greeting, levels: &Levels) -> Result<(), OpenError> {
+    let shown = host.endpoint.shown();
+    if let (Some(stated), Some(told)) = (&host.options.fsync, &greeting.facts.syncs)
+        && stated != told
+    {
+        return Err(OpenError::Level(format!("--redis-fsync says {stated}, but {shown} has appendfsync {told}")));
+    }
+    match (host.options.durability, levels.trouble()) {
+        (Some(Durability::Disk), Some(trouble)) => Err(OpenError::Level(format!("{shown}: {trouble}"))),
+        (Some(Durability::Replica), _) if host.options.replicas == 0 => {
+            Err(OpenError::Level("the level \"replica\" needs at least one of --replicas".into()))
+        }
+        (_, Some(trouble)) => {
+            tracing::warn!(redis = shown, trouble, "publishes are refused until that is better");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Store for RedisStore {
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'static, Vec<Result<Appended, StoreError>>> {
-        let gives = self.state.condition().durability;
+        let levels = self.state.condition().levels.clone();
         let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(batch.len());
-        let mut items = Vec::with_capacity(batch.len());
-        let mut bytes = 0;
+        let (mut items, mut needs) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        let (count, mut bytes) = (batch.len(), 0);
         for (item, append) in batch.into_iter().enumerate() {
-            match append.publication.durability.filter(|asked| *asked > gives) {
-                Some(asked) => outcomes.push(Some(Err(StoreError::Durability { asked, gives }))),
-                None => {
+            match levels.judge(&append) {
+                Verdict::Hold(error) => return ready(vec![Err(error); count]).boxed(),
+                Verdict::Refuse(error) => {
+                    outcomes.push(Some(Err(error)));
+                    needs.push(None);
+                }
+                Verdict::Store(need) => {
                     bytes += append.publication.body.as_bytes().len();
                     outcomes.push(None);
+                    needs.push(need);
                     items.push((item, append));
                 }
             }
         }
-        let count = outcomes.len();
         let fill = move |outcomes: Vec<Option<Outcome>>, error: StoreError| -> Vec<Outcome> {
             outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(error.clone()))).collect()
         };
@@ -196,7 +233,16 @@ impl Store for RedisStore {
             Err(error) => return ready(fill(outcomes, error)).boxed(),
         };
         let (answer, answered) = oneshot::channel();
-        let job = Job::Append(Batch { left: items.len(), items, outcomes, answer, asking: false, _weight: weight });
+        let job = Job::Append(Batch {
+            left: items.len(),
+            items,
+            outcomes,
+            needs,
+            answer,
+            asking: false,
+            group: 0,
+            _weight: weight,
+        });
         self.entrance.put(job);
         async move {
             let lost = || StoreError::Unconfirmed("the store was shut down meanwhile".into());
@@ -270,7 +316,7 @@ impl Store for RedisStore {
     fn status(&self) -> StoreStatus {
         let condition = self.state.condition();
         let trouble = condition.away.as_ref().or(condition.objection.as_ref()).or(condition.feed.as_ref()).cloned();
-        StoreStatus { trouble, durability: condition.durability, kind: "redis" }
+        StoreStatus { trouble, durability: condition.levels.default(), kind: "redis" }
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {

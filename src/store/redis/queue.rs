@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::facts::Facts;
+use super::levels::Levels;
 use super::pages::{Ask, Stretch};
 use super::topics::Outcome;
+use super::witness::{Proof, Question};
 use crate::domain::message::Durability;
-use crate::domain::store::{Append, StoreError};
+use crate::domain::store::{Append, Appended, StoreError};
 
 /// Calls that may wait, whatever their size.
 pub(super) const CALLS: usize = 8 * 1024;
@@ -28,10 +29,14 @@ pub(super) enum Job {
 pub(super) struct Batch {
     pub items: Vec<(usize, Append)>,
     pub outcomes: Vec<Option<Outcome>>,
+    /// What must be proven of each before it is answered with a yes.
+    pub needs: Vec<Option<Durability>>,
     pub left: usize,
     pub answer: oneshot::Sender<Vec<Outcome>>,
     /// Announced as asking: to a server of a cluster that has the keys already and the slot not yet.
     pub asking: bool,
+    /// A group of its messages, once it is packed.
+    pub group: u16,
     pub _weight: Weight,
 }
 
@@ -60,7 +65,7 @@ pub(super) struct Condition {
     pub life: Option<String>,
     /// What is wrong with the feed.
     pub feed: Option<String>,
-    pub durability: Durability,
+    pub levels: Arc<Levels>,
 }
 
 /// The end of the queue that calls are put in at.
@@ -78,25 +83,24 @@ pub(super) fn queue(state: Arc<State>, most_messages: usize, most_bytes: usize) 
 }
 
 impl State {
-    pub fn new(durability: Durability) -> State {
-        let condition = Mutex::new(Condition { away: None, objection: None, life: None, feed: None, durability });
+    pub fn new(levels: Levels) -> State {
+        let objection = levels.trouble();
+        let condition =
+            Mutex::new(Condition { away: None, objection, life: None, feed: None, levels: Arc::new(levels) });
         let changed = Arc::default();
         State { messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), condition, changed }
     }
 
     /// Of one server among several, told of by this.
     pub fn told(changed: Arc<Notify>) -> State {
-        State { changed, ..State::new(Durability::Memory) }
+        State { changed, ..State::new(Levels::unknown()) }
     }
 
     /// The server is there.
-    pub fn arrived(&self, facts: &Facts) {
+    pub fn arrived(&self, life: &str) {
         {
             let mut condition = self.condition();
-            condition.away = None;
-            condition.durability = facts.durability();
-            condition.objection = facts.objection();
-            condition.life = Some(facts.life.clone());
+            (condition.away, condition.life) = (None, Some(life.to_owned()));
         }
         self.changed.notify_one();
     }
@@ -186,6 +190,31 @@ impl Batch {
         if self.outcomes[item].is_none() {
             self.outcomes[item] = Some(outcome);
             self.left -= 1;
+        }
+    }
+
+    /// What is to be proven before it can be answered.
+    pub fn question(&self) -> Question {
+        let mut question = Question::default();
+        let stored = self.outcomes.iter().zip(&self.needs).filter(|(outcome, _)| matches!(outcome, Some(Ok(_))));
+        stored.filter_map(|(_, need)| *need).for_each(|level| question.add(level));
+        question
+    }
+
+    /// Takes in what was proven of what was stored in a life.
+    pub fn prove(&mut self, proof: &Proof, life: &str) {
+        for (outcome, need) in self.outcomes.iter_mut().zip(&self.needs) {
+            let (Some(Ok(appended)), Some(level)) = (&mut *outcome, need) else { continue };
+            match proof.shows(*level, life) {
+                Ok(()) => match appended {
+                    Appended::Stored { durability, .. } | Appended::Repeated { durability, .. } => *durability = *level,
+                    Appended::Skipped => {}
+                },
+                Err(why) => {
+                    let text = format!("the level {:?} is not proven: {why}", level.as_str());
+                    *outcome = Some(Err(StoreError::Unconfirmed(text)));
+                }
+            }
         }
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use redis::{Cmd, Value};
-use slab::Slab;
 use tokio::sync::oneshot;
 
 use super::RedisOptions;
@@ -12,12 +11,13 @@ use super::facts::Facts;
 use super::flight::{Errand, Flight, Packer};
 use super::greeting::{Greeting, Host};
 use super::keys::Keys;
+use super::levels::Levels;
 use super::lives::Lives;
 use super::queue::{Batch, Entrance, State, queue};
-use super::scripts::{Dice, Scripts};
+use super::scripts::Scripts;
 use super::topics::{Outcome, Place};
 use super::writer::Writer;
-use crate::domain::message::{Body, Durability, Publication};
+use crate::domain::message::{Body, Publication};
 use crate::domain::name::Topic;
 use crate::domain::store::{Append, Appended, StoreError};
 use crate::endpoint::Endpoint;
@@ -41,9 +41,10 @@ impl Desk {
         });
         let facts = Facts::read(&Value::BulkString(b"redis_version:7.0.15".to_vec())).unwrap();
         let greeting = Greeting { facts, client: "1".into() };
-        let state = Arc::new(State::new(Durability::Memory));
+        let levels = Levels::new(&greeting.facts, &host.options, false);
+        let state = Arc::new(State::new(levels));
         let (entrance, jobs) = queue(state.clone(), 100, 10_000);
-        let writer = Writer { host, greeting, state, jobs, dice: Dice::default(), batches: Slab::new() };
+        let writer = Writer::new(host, greeting, state, jobs);
         Desk { writer, entrance, unknown: Vec::new() }
     }
 
@@ -51,7 +52,16 @@ impl Desk {
     fn fly(&mut self, lane: u16) -> (Flight, oneshot::Receiver<Vec<Outcome>>) {
         let (answer, answered) = oneshot::channel();
         let weight = self.entrance.admit(1, 1).unwrap();
-        let batch = Batch { items: vec![], outcomes: vec![None], left: 1, answer, asking: false, _weight: weight };
+        let batch = Batch {
+            items: vec![],
+            outcomes: vec![None],
+            needs: vec![None],
+            left: 1,
+            answer,
+            asking: false,
+            group: lane,
+            _weight: weight,
+        };
         let batch = self.writer.batches.insert(batch);
         let publication = Publication {
             topic: Topic::parse("news").unwrap(),

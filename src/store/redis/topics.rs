@@ -12,6 +12,7 @@ use redis::{Cmd, Value};
 use super::keys::{self, Keys};
 use super::lives::Known;
 use super::scripts::{self, Dice, Scripts, millis, number, odd, position, refusal, text_of};
+use crate::domain::message::Durability;
 use crate::domain::name::Topic;
 use crate::domain::position::{Epoch, Position};
 use crate::domain::store::{Append, Appended, Fence, StoreError};
@@ -188,10 +189,10 @@ impl Asked {
         self.topics.iter().flatten().copied()
     }
 
-    /// The outcome of each item, by the answer to the call.
-    pub fn decode(&self, answer: &Value) -> Vec<(Place, Outcome)> {
+    /// The outcome of each item, by the answer to the call. What every write has is told of each that was stored.
+    pub fn decode(&self, answer: &Value, durability: Durability) -> Vec<(Place, Outcome)> {
         match answer {
-            Value::Array(parts) => self.decode_parts(parts).unwrap_or_else(|| {
+            Value::Array(parts) => self.decode_parts(parts, durability).unwrap_or_else(|| {
                 // It was carried out, whatever this answer means.
                 let error = StoreError::Unconfirmed("Redis answers something unexpected".into());
                 self.places().map(|place| (place, Err(error.clone()))).collect()
@@ -207,29 +208,29 @@ impl Asked {
         }
     }
 
-    fn decode_parts(&self, parts: &[Value]) -> Option<Vec<(Place, Outcome)>> {
+    fn decode_parts(&self, parts: &[Value], durability: Durability) -> Option<Vec<(Place, Outcome)>> {
         let mut parts = parts.iter();
         let time = number(parts.next()?)?;
         let mut outcomes = Vec::new();
         for places in &self.topics {
             let epoch: Epoch = scripts::parse(parts.next()?)?;
             for place in places {
-                outcomes.push((*place, outcome(parts.next()?, epoch, time)?));
+                outcomes.push((*place, outcome(parts.next()?, epoch, time, durability)?));
             }
         }
         Some(outcomes)
     }
 }
 
-fn outcome(part: &Value, epoch: Epoch, time: u64) -> Option<Outcome> {
+fn outcome(part: &Value, epoch: Epoch, time: u64, durability: Durability) -> Option<Outcome> {
     if let Value::Int(offset) = part {
         let at = Position::new(epoch, u64::try_from(*offset).ok()?);
-        return Some(Ok(Appended::Stored { at, time }));
+        return Some(Ok(Appended::Stored { at, time, durability }));
     }
     let text = text_of(part)?;
     let rest = text.get(1..)?;
     Some(match text.as_bytes()[0] {
-        b'R' => Ok(Appended::Repeated { at: position(rest)? }),
+        b'R' => Ok(Appended::Repeated { at: position(rest)?, durability }),
         b'C' => Err(StoreError::Conflict { at: position(rest)? }),
         b'S' => Ok(Appended::Skipped),
         b'E' => Err(refusal(rest)),

@@ -17,11 +17,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::flight::{Errand, Flight, Packer};
 use super::greeting::{Greeting, Host};
+use super::levels::Levels;
 use super::lives::Known;
 use super::pages::Stretch;
 use super::queue::{Batch, Job, State};
 use super::scripts::Dice;
 use super::topics::{Outcome, Place};
+use super::witness::Unproven;
+use crate::domain::message::Durability;
 use crate::domain::store::StoreError;
 use crate::endpoint::Link;
 
@@ -35,11 +38,16 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
     pub host: Arc<Host>,
-    pub greeting: Greeting,
-    pub state: Arc<State>,
-    pub jobs: mpsc::Receiver<Job>,
+    greeting: Greeting,
+    state: Arc<State>,
+    jobs: mpsc::Receiver<Job>,
     pub dice: Dice,
     pub batches: Slab<Batch>,
+    unproven: Unproven,
+    /// What every write has once it is answered.
+    writes: Durability,
+    /// Whether there were replicas once, which may come back.
+    had_replicas: bool,
 }
 
 /// What append.lua says of entries that were meant for another life.
@@ -53,6 +61,22 @@ enum End {
 }
 
 impl Writer {
+    pub fn new(host: Arc<Host>, greeting: Greeting, state: Arc<State>, jobs: mpsc::Receiver<Job>) -> Writer {
+        let mut writer = Writer {
+            had_replicas: host.may_have_replicas(&greeting.facts),
+            unproven: Unproven::new(host.clone()),
+            writes: Durability::Memory,
+            dice: Dice::default(),
+            batches: Slab::new(),
+            host,
+            greeting,
+            state,
+            jobs,
+        };
+        writer.note_facts();
+        writer
+    }
+
     /// Works until the store is closed.
     pub async fn run(mut self, link: Link) {
         let mut link = link;
@@ -96,7 +120,9 @@ impl Writer {
                         Ok(flight) => flights.push_back(launch(&link, flight).await),
                         Err(why) => break why,
                     }
-                } else if let Some(done) = closing.take() {
+                } else if self.unproven.is_empty()
+                    && let Some(done) = closing.take()
+                {
                     link.cut().await;
                     return End::Closed(done);
                 }
@@ -120,6 +146,7 @@ impl Writer {
                     }
                 },
                 why = link.ended() => break why,
+                () = self.unproven.turn() => {}
                 _ = probe.tick(), if may_send => flights.push_back(launch(&link, Flight::probe()).await),
                 job = self.jobs.recv(), if may_send => {
                     // Without anyone who could call it, the store closes.
@@ -145,6 +172,7 @@ impl Writer {
         for (errand, _) in unknown {
             self.refuse(errand, &StoreError::Unavailable(why.clone()));
         }
+        self.unproven.give_up(&why);
         match closing {
             Some(done) => End::Closed(done),
             None => End::Lost(why),
@@ -158,6 +186,9 @@ impl Writer {
             match job {
                 Job::Append(mut batch) => {
                     let (items, asking) = (std::mem::take(&mut batch.items), batch.asking);
+                    if let Some((_, append)) = items.last() {
+                        batch.group = self.host.names.group_of(&append.publication.topic);
+                    }
                     let number = self.batches.insert(batch);
                     for (item, append) in items {
                         let under = append.fence.as_ref().and_then(|fence| fence.under.as_ref());
@@ -202,18 +233,18 @@ impl Writer {
             self.overtake(&errand, unknown);
             match errand {
                 Errand::Append { asked, .. } => {
-                    for (place, outcome) in asked.decode(&answer) {
+                    for (place, outcome) in asked.decode(&answer, self.writes) {
+                        // Another server is the master now, or who it is now is asked when a connection begins.
                         if let Err(StoreError::Unavailable(text)) = &outcome
-                            && text.starts_with(OTHER_LIFE)
+                            && (text.starts_with(OTHER_LIFE) || text.starts_with("READONLY"))
                         {
-                            // Who it is now is asked when a connection begins.
                             trouble = Err(text.clone());
                         }
                         self.outcome(place, outcome);
                     }
                 }
                 Errand::Read { answer: to, .. } => drop(to.send(Stretch::decode(answer))),
-                Errand::Probe => self.probed(&answer),
+                Errand::Probe => trouble = trouble.and(self.probed(&answer)),
                 Errand::Load => {}
             }
         }
@@ -277,20 +308,26 @@ impl Writer {
         let Some(batch) = self.batches.get_mut(place.batch) else { return };
         batch.settle(place.item, outcome);
         if batch.left == 0 {
-            self.batches.remove(place.batch).finish_with(&StoreError::Broken("no outcome".into()));
+            let batch = self.batches.remove(place.batch);
+            self.unproven.add(batch, &self.greeting.facts.life);
         }
     }
 
-    fn probed(&mut self, answer: &Value) {
+    fn probed(&mut self, answer: &Value) -> Result<(), String> {
         self.greeting.facts.update(answer);
         self.note_facts();
+        if self.greeting.facts.is_master() { Ok(()) } else { Err("this Redis is no master any more".into()) }
     }
 
     /// Shows what is known of Redis to those who ask how the store is.
-    fn note_facts(&self) {
+    fn note_facts(&mut self) {
+        let facts = &self.greeting.facts;
+        self.had_replicas |= facts.replicas > 0;
+        let levels = Levels::new(facts, &self.host.options, self.had_replicas);
+        self.writes = levels.writes;
         let mut condition = self.state.condition();
-        condition.durability = self.greeting.facts.durability();
-        condition.objection = self.greeting.facts.objection();
+        condition.objection = facts.objection().or_else(|| levels.trouble());
+        condition.levels = Arc::new(levels);
     }
 
     /// Connects again, for as long as it takes. What waits is kept during the first attempt only, so that a connection
@@ -309,9 +346,10 @@ impl Writer {
                     tracing::info!("connected to Redis again");
                     self.greeting = greeting;
                     if !self.host.scripts.sharded {
-                        self.host.lives.set(vec![self.greeting.facts.life.clone()]);
+                        self.host.lives.set(vec![self.greeting.facts.life.to_string()]);
                     }
-                    self.state.arrived(&self.greeting.facts);
+                    self.note_facts();
+                    self.state.arrived(&self.greeting.facts.life);
                     return Some(link);
                 }
                 Err(error) => {

@@ -24,10 +24,10 @@ use self::lane::{Elsewhere, Lane, Next, Piece, Work};
 use self::node::Node;
 use super::OpenError;
 use super::greeting::{Greeting, Host};
+use super::levels::Levels;
 use super::pages::{Ask, Stretch};
 use super::queue::{Batch, Job, State, Weight};
 use super::topics::Outcome;
-use crate::domain::message::Durability;
 use crate::domain::store::{Append, Appended, StoreError};
 use crate::endpoint::{Chart, Place};
 
@@ -64,20 +64,23 @@ enum Answer {
 }
 
 /// Greets every master that can be reached: one that must not be used is found before anything is stored on the others.
-pub(super) async fn greet(host: &Arc<Host>, chart: &Chart) -> Result<Durability, OpenError> {
+pub(super) async fn greet(host: &Arc<Host>, chart: &Chart) -> Result<(Greeting, Levels), OpenError> {
     let slots = chart.slots();
     let masters: Vec<Place> = slots.masters().into_iter().cloned().collect();
     let greeting = masters.iter().map(|place| async move {
-        let greeted = host.of(place).greet(host.options.connect_timeout, None).await;
-        greeted.map(|(_, Greeting { facts, .. })| (facts.durability(), facts.life))
+        host.of(place).greet(host.options.connect_timeout, None).await.map(|(_, greeting)| greeting)
     });
-    let mut least: Option<Durability> = None;
+    let mut least: Option<(Greeting, Levels)> = None;
     let (mut unreachable, mut lives) = (None, HashMap::new());
     for (place, greeted) in masters.iter().zip(join_all(greeting).await) {
         match greeted {
-            Ok((durability, life)) => {
-                lives.insert(place, life);
-                least = Some(least.map_or(durability, |least| least.min(durability)));
+            Ok(greeting) => {
+                lives.insert(place, greeting.facts.life.to_string());
+                let levels = Levels::new(&greeting.facts, &host.options, true);
+                least = Some(match least {
+                    Some((first, least)) => (first, least.least(levels)),
+                    None => (greeting, levels),
+                });
             }
             Err(OpenError::Unreachable(why)) => {
                 tracing::warn!(%why, "a master of the cluster is away");
@@ -211,12 +214,16 @@ impl Router {
             Work::Append { whole, items } => {
                 let (answer, answered) = oneshot::channel();
                 let count = items.len();
+                let needs = items.iter().map(|(item, _)| self.wholes.get(whole).and_then(|batch| batch.needs[*item]));
+                let needs = needs.collect();
                 let copies = items.iter().enumerate().map(|(place, (_, append))| (place, append.clone())).collect();
                 let _weight = Weight::none(&self.state);
                 node.put(Job::Append(Batch {
                     left: count,
                     items: copies,
                     outcomes: vec![None; count],
+                    needs,
+                    group: group as u16,
                     answer,
                     asking,
                     _weight,
@@ -346,7 +353,7 @@ impl Router {
 
     /// Sees how the masters are.
     fn note(&mut self) {
-        let (mut trouble, mut least) = (None, None::<Durability>);
+        let (mut trouble, mut least) = (None, None::<Levels>);
         let uncovered = self.lanes.iter().filter(|lane| lane.home.is_none()).count();
         if uncovered > 0 {
             trouble = Some(format!("no server of the cluster has the slots of {uncovered} groups of topics"));
@@ -358,13 +365,19 @@ impl Router {
             } else if node.is_new() {
                 continue;
             } else {
-                least = Some(least.map_or(condition.durability, |least| least.min(condition.durability)));
+                let levels = (*condition.levels).clone();
+                least = Some(match least {
+                    Some(least) => least.least(levels),
+                    None => levels,
+                });
                 trouble = trouble.or_else(|| condition.objection.clone());
             }
         }
         self.note_lives();
         let mut condition = self.state.condition();
-        condition.durability = least.unwrap_or(condition.durability);
+        if let Some(least) = least {
+            condition.levels = Arc::new(least);
+        }
         if trouble.is_some() {
             self.chart.doubt();
         }

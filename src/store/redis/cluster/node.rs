@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
@@ -56,9 +55,10 @@ async fn work(host: Arc<Host>, state: Arc<State>, mut jobs: mpsc::Receiver<Job>,
         is_new.store(false, Ordering::Relaxed);
         match greeted {
             Ok((link, greeting)) => {
-                state.arrived(&greeting.facts);
-                let batches = Slab::new();
-                return Writer { host, greeting, state, jobs, dice, batches }.run(link).await;
+                let life = greeting.facts.life.clone();
+                let writer = Writer::new(host, greeting, state.clone(), jobs);
+                state.arrived(&life);
+                return writer.run(link).await;
             }
             Err(error) => {
                 if let OpenError::Groups { .. } | OpenError::Unfit(_) = error {
