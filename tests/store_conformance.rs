@@ -221,7 +221,9 @@ mod sentinel {
     async fn fresh(retention: Retention) -> Subject {
         let set = tokio::task::block_in_place(shared);
         let prefix = format!("case{}", CASES.fetch_add(1, Ordering::SeqCst));
-        let options = Options { retention, rules: support::rules(), prefix: prefix.clone(), ..Options::default() };
+        // The cases hold a store to what it gives without replicas; the level has tests of its own.
+        let options =
+            Options { retention, rules: support::rules(), prefix: prefix.clone(), replicas: 0, ..Options::default() };
         let opened = open(&set.url(), options).await.expect("a store on Redis opens");
         // Somebody else's list lies where this idempotency key belongs.
         let refused = support::item_with_key(&support::topic("news"), "refused", "taken");
