@@ -23,6 +23,9 @@ pub const BEHIND: &str = "fanfare_subscriptions_behind";
 pub const FELL_BEHIND: &str = "fanfare_fell_behind_total";
 pub const REJOINED: &str = "fanfare_rejoined_total";
 pub const REPAIRS: &str = "fanfare_repairs_total";
+pub const CONFLATED: &str = "fanfare_conflated_total";
+pub const REPLAYS: &str = "fanfare_replays_total";
+pub const HISTORY_BYTES: &str = "fanfare_history_cache_bytes";
 pub const OUTBOX_BYTES: &str = "fanfare_outbox_bytes";
 pub const APPEND_SECONDS: &str = "fanfare_append_seconds";
 pub const READ_SECONDS: &str = "fanfare_read_seconds";
@@ -89,6 +92,19 @@ pub const METRICS: &[Metric] = &[
     ),
     metric(REJOINED, Shape::Counter, &["why"], "Times such a subscription was back in the live stream."),
     metric(REPAIRS, Shape::Counter, &[], "Holes between hub and shard that listeners read from the store; a bug."),
+    metric(
+        CONFLATED,
+        Shape::Counter,
+        &[],
+        "Messages of mode `latest` that slow subscribers were not given since newer ones replaced them.",
+    ),
+    metric(
+        REPLAYS,
+        Shape::Counter,
+        &["from"],
+        "Pages of history for subscribers, by where they came from: memory, a shared read, the store.",
+    ),
+    metric(HISTORY_BYTES, Shape::Gauge, &[], "Bytes of newest messages kept in memory for those who come back."),
     metric(OUTBOX_BYTES, Shape::Gauge, &["shard"], "Bytes that wait in the outboxes of connections."),
     metric(APPEND_SECONDS, Shape::Seconds, &[], "Time the store takes to append."),
     metric(READ_SECONDS, Shape::Seconds, &[], "Time the store takes to read a page."),

@@ -188,6 +188,9 @@ pub const SETTINGS: &[Setting] = settings! {
             "How long a message is kept.";
         "record_age" seconds(60_000, 3650 * DAY), Duration(retention.record),
             "How long the record of a topic (its epochs, its marks of ingest) outlives its messages.";
+        "history_cache" size(0, 1 << 40), Usize(history_cache),
+            "Bytes of the newest messages of followed topics that this node keeps in memory, so that many who come back at \
+             once need not all read the store; 0 keeps none.";
         "idempotency_window" seconds(1000, 7 * DAY), Duration(retention.idempotency_window),
             "How long an idempotency key is remembered.";
     }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Bytes of newest messages that a node keeps for those who come back, unless set otherwise.
+pub const HISTORY_CACHE: usize = 32 * 1024 * 1024;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one frame, of one HTTP body of one message, of one ingest entry's data.

@@ -15,7 +15,7 @@ pub use super::lives::{Kept, Lives, Plan, Standing};
 use super::message::{Durability, Message, Publication};
 use super::name::Topic;
 use super::position::Position;
-use super::topic::Mode;
+use super::topic::{Mode, TopicSettings};
 
 pub trait Store: Send + Sync + 'static {
     /// Stores messages, answering one result an item in the same order.
@@ -52,6 +52,11 @@ pub trait Store: Send + Sync + 'static {
     /// The life that the store is in, if a life of it may end and take along what was acknowledged: what then may be lost
     /// can be stored again by whoever still has it. `None`: such a thing does not happen here.
     fn life(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    /// How a topic is kept, by the store's settings; no I/O. The hub keeps nothing of topics of which it does not know.
+    fn settings(&self, _topic: &Topic) -> Option<TopicSettings> {
         None
     }
 

@@ -67,6 +67,11 @@ pub fn count_repair() {
     counter!(telemetry::REPAIRS).increment(1);
 }
 
+/// Messages that a slow subscriber was not given since newer ones of their key replaced them.
+pub fn count_conflated(messages: u64) {
+    counter!(telemetry::CONFLATED).increment(messages);
+}
+
 fn word(lag: Lag) -> &'static str {
     match lag {
         Lag::Slow => "slow",

@@ -15,6 +15,7 @@ use crate::domain::event::Event;
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::replay::{Answer, Replay};
+use crate::domain::store::ReadFrom;
 use crate::hub::Ticket;
 use crate::hub::outbox::Shares;
 
@@ -32,7 +33,11 @@ impl Shard {
     ) -> (TopicKey, u64) {
         let (key, at) = {
             let mut topics = self.topics.borrow_mut();
-            let key = topics.enter(topic, || self.hub.join(topic, self.id));
+            let after = match asked.from {
+                Some(ReadFrom::After(after)) => Some(after),
+                _ => None,
+            };
+            let key = topics.enter(topic, || self.hub.join_after(topic, self.id, after));
             (key, topics.entry(key).at)
         };
         if let Some(given_up) = self.detach(connection, key) {

@@ -16,6 +16,7 @@ use crate::domain::event::Event;
 use crate::domain::position::Position;
 use crate::domain::replay::{Item, Lag, Live, Replay, Step};
 use crate::domain::store::{Page, StoreError};
+use crate::domain::topic::Mode;
 use crate::hub::outbox::Shares;
 
 /// How soon a read of history that failed half-way is tried again.
@@ -195,7 +196,11 @@ impl Shard {
         };
         connection.io.borrow_mut().reading = true;
         let topic = self.topics.borrow().entry(key).topic.clone();
-        let page = self.hub.read(&topic, from, Shares(self.limits.outbox).page());
+        let limit = Shares(self.limits.outbox).page();
+        let page = match self.topics.borrow().entry(key).at {
+            Some(live) => self.hub.replay(&topic, from, limit, live),
+            None => self.hub.read(&topic, from, limit),
+        };
         let (shard, connection) = (self.clone(), connection.clone());
         tokio::task::spawn_local(async move {
             let page = page.await;
@@ -224,7 +229,13 @@ impl Shard {
         let live = self.topics.borrow().entry(key).at;
         let steps = match connection.subscriptions.borrow_mut().find(key).map(|s| &mut s.stage) {
             Some(Stage::Behind(behind)) => match (page, live) {
-                (Ok(page), Some(live)) => Ok(behind.replay.on_page(page, live)),
+                (Ok(page), Some(live)) => {
+                    if behind.lag == Some(Lag::Slow) && page.mode == Mode::Latest {
+                        let stretch = page.end.offset.saturating_sub(page.start.offset);
+                        counters::count_conflated(stretch.saturating_sub(page.messages.len() as u64));
+                    }
+                    Ok(behind.replay.on_page(page, live))
+                }
                 (Err(error), _) if !behind.answered => Err((behind.asked.id.take(), error)),
                 _ => return false,
             },

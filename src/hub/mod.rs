@@ -2,9 +2,11 @@
 //!
 //! It knows which shards want which topic, but not which protocol their connections speak, nor which store is behind.
 
+mod history;
 pub mod outbox;
 mod registry;
 mod sequencer;
+mod stretch;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,6 +18,7 @@ use futures::future::BoxFuture;
 use metrics::histogram;
 use tokio::sync::{mpsc, oneshot};
 
+use self::history::History;
 use self::registry::Registry;
 pub use self::registry::{ShardId, Ticket};
 use self::sequencer::Sequencer;
@@ -24,6 +27,7 @@ use crate::domain::cursor::{CursorKey, Cursors, First, Opened, Placed};
 use crate::domain::replay::Gap;
 
 use crate::domain::error::{Problem, Reason};
+use crate::domain::limits::HISTORY_CACHE;
 use crate::domain::message::{Durability, Message, Publication};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
@@ -40,6 +44,7 @@ pub struct Hub {
     /// The feed is interrupted: what is published now reaches subscribers late.
     interrupted: Arc<AtomicBool>,
     settle: Option<mpsc::Sender<oneshot::Sender<()>>>,
+    history: Arc<History>,
 }
 
 /// What a shard gets from the hub. For one topic these come in order: `Joined`, then whatever follows that position.
@@ -90,7 +95,9 @@ pub struct Receipt {
 impl Hub {
     /// A hub without shards: publishes and reads.
     pub fn new(store: Arc<dyn Store>) -> Hub {
-        Hub { store, cursors: None, registry: Arc::default(), interrupted: Arc::default(), settle: None }
+        let interrupted = Arc::<AtomicBool>::default();
+        let history = History::new(store.clone(), 0, interrupted.clone());
+        Hub { store, cursors: None, registry: Arc::default(), interrupted, settle: None, history }
     }
 
     /// A hub that feeds shards through the given channels; the first is `ShardId(0)`. The future is the sequencer: it
@@ -99,17 +106,28 @@ impl Hub {
         store: Arc<dyn Store>,
         shards: Vec<mpsc::Sender<ToShard>>,
     ) -> (Hub, impl Future<Output = ()> + Send + 'static) {
+        Hub::with_memory(store, shards, HISTORY_CACHE)
+    }
+
+    /// The same, keeping at most so many bytes of the newest messages for those who come back.
+    pub fn with_memory(
+        store: Arc<dyn Store>,
+        shards: Vec<mpsc::Sender<ToShard>>,
+        bytes: usize,
+    ) -> (Hub, impl Future<Output = ()> + Send + 'static) {
         let registry = Arc::<Registry>::default();
         let interrupted = Arc::<AtomicBool>::default();
         let (settle, settling) = mpsc::channel(1);
+        let history = History::new(store.clone(), bytes, interrupted.clone());
         let sequencer = Sequencer {
             store: store.clone(),
             registry: registry.clone(),
             shards,
             interrupted: interrupted.clone(),
             settling,
+            history: history.clone(),
         };
-        (Hub { store, cursors: None, registry, interrupted, settle: Some(settle) }, sequencer.run())
+        (Hub { store, cursors: None, registry, interrupted, settle: Some(settle), history }, sequencer.run())
     }
 
     /// The same hub with whoever keeps its cursors.
@@ -119,7 +137,14 @@ impl Hub {
 
     /// A shard's first subscriber of a topic: `ToShard::Joined` with this ticket follows.
     pub fn join(&self, topic: &Topic, shard: ShardId) -> Ticket {
-        self.registry.want(topic, shard)
+        self.join_after(topic, shard, None)
+    }
+
+    /// The same for one who asks for what follows a position: the stream is then located by reading from there, and the
+    /// page is kept for it and for others who come back at the same time.
+    pub fn join_after(&self, topic: &Topic, shard: ShardId, after: Option<Position>) -> Ticket {
+        let after = after.filter(|_| self.store.mode(topic) == Mode::Log);
+        self.registry.want(topic, shard, after)
     }
 
     /// A shard's last subscriber of a topic went.
@@ -182,6 +207,23 @@ impl Hub {
             page
         }
         .boxed()
+    }
+
+    /// Reads for a subscriber whose live stream stands at `live`. Many who come back at once share their reads, and what
+    /// was handed on lately comes from memory; what is left out is still to come in the stream.
+    pub fn replay(
+        &self,
+        topic: &Topic,
+        from: ReadFrom,
+        limit: ReadLimit,
+        live: Position,
+    ) -> BoxFuture<'static, Result<Page, StoreError>> {
+        self.history.replay(topic, from, limit, live)
+    }
+
+    /// Sets the gauges of what the hub holds.
+    pub fn measure(&self) {
+        self.history.measure();
     }
 
     /// The one message at a position, if it is still kept.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::domain::name::Topic;
+use crate::domain::position::Position;
 
 /// One shard of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,6 +21,8 @@ pub struct Ticket(pub u64);
 pub struct Want {
     pub shard: ShardId,
     pub ticket: Ticket,
+    /// The position that its first subscriber asked for.
+    pub after: Option<Position>,
 }
 
 /// Bounded by the topics that are wanted: a topic stands at most once in `changed`.
@@ -38,13 +41,13 @@ struct Table {
 
 impl Registry {
     /// A shard's first subscriber of a topic.
-    pub fn want(&self, topic: &Topic, shard: ShardId) -> Ticket {
+    pub fn want(&self, topic: &Topic, shard: ShardId, after: Option<Position>) -> Ticket {
         let mut table = self.lock();
         table.next_ticket += 1;
         let ticket = Ticket(table.next_ticket);
         let wants = table.wants.entry(topic.clone()).or_default();
         wants.retain(|w| w.shard != shard);
-        wants.push(Want { shard, ticket });
+        wants.push(Want { shard, ticket, after });
         table.changed.insert(topic.clone());
         drop(table);
         self.changes.notify_one();
@@ -91,11 +94,11 @@ mod tests {
     fn changes_are_taken_once_with_the_present_wishes() {
         let registry = Registry::default();
         let topic = Topic::parse("a").unwrap();
-        let first = registry.want(&topic, ShardId(0));
+        let first = registry.want(&topic, ShardId(0), None);
         registry.leave(&topic, ShardId(0));
-        let second = registry.want(&topic, ShardId(0));
+        let second = registry.want(&topic, ShardId(0), None);
         assert_ne!(first, second);
-        let wants = vec![Want { shard: ShardId(0), ticket: second }];
+        let wants = vec![Want { shard: ShardId(0), ticket: second, after: None }];
         assert_eq!(registry.take_changes(), [(topic.clone(), wants)]);
         assert_eq!(registry.take_changes(), []);
         registry.leave(&topic, ShardId(0));

@@ -15,6 +15,7 @@ use futures::{FutureExt, StreamExt};
 use metrics::counter;
 use tokio::sync::{mpsc, oneshot};
 
+use super::history::{self, History};
 use super::registry::{Registry, ShardId, Ticket, Want};
 use super::{Delivery, ToShard};
 use crate::domain::message::Message;
@@ -38,6 +39,7 @@ pub struct Sequencer {
     pub interrupted: Arc<AtomicBool>,
     /// Who waits until what was fed so far has been handed on.
     pub settling: mpsc::Receiver<oneshot::Sender<()>>,
+    pub history: Arc<History>,
 }
 
 /// How far a wanted topic is.
@@ -81,6 +83,7 @@ struct Running {
     waiting: VecDeque<(Topic, u64, Duration)>,
     stays: u64,
     interrupted: Arc<AtomicBool>,
+    history: Arc<History>,
 }
 
 impl Sequencer {
@@ -97,6 +100,7 @@ impl Sequencer {
             waiting: VecDeque::new(),
             stays: 0,
             interrupted: self.interrupted,
+            history: self.history,
         };
         loop {
             tokio::select! {
@@ -126,6 +130,7 @@ impl Running {
         if wants.is_empty() {
             if self.flows.remove(&topic).is_some() {
                 self.watch.unwatch(&topic);
+                self.history.close(&topic);
             }
             return;
         }
@@ -153,7 +158,7 @@ impl Running {
     async fn tell_joined(&mut self, topic: &Topic) {
         let Some(flow) = self.flows.get_mut(topic) else { return };
         let Some(at) = flow.at else { return };
-        for Want { shard, ticket } in flow.wants.clone() {
+        for Want { shard, ticket, .. } in flow.wants.clone() {
             if !flow.told.contains(&ticket) {
                 flow.told.push(ticket);
                 send(&self.shards, shard, ToShard::Joined { topic: topic.clone(), ticket, at }).await;
@@ -194,7 +199,10 @@ impl Running {
         let Some(flow) = self.flows.get_mut(&topic) else { return };
         match flow.stage {
             Stage::Asking => return,
-            Stage::Flowing => flow.stage = Stage::Repairing,
+            Stage::Flowing => {
+                flow.stage = Stage::Repairing;
+                self.history.suspend(&topic, true);
+            }
             Stage::Locating | Stage::Repairing => {}
         }
         if flow.reading {
@@ -210,12 +218,14 @@ impl Running {
             (Stage::Flowing, Some(at)) if message.at == at.next() => {
                 flow.at = Some(message.at);
                 let wants = told(flow);
+                self.history.push(&message);
                 give(&self.shards, &wants, at, message).await;
             }
             (Stage::Flowing, Some(at)) if !is_ahead(message.at, at) => {}
             (Stage::Flowing, Some(at)) => {
                 tracing::debug!(topic = %message.topic, %at, fed = %message.at, "a hole in the feed, reading the store");
                 flow.stage = Stage::Repairing;
+                self.history.suspend(&message.topic, true);
                 self.read(message.topic, Duration::ZERO);
             }
             (Stage::Asking, _) => {}
@@ -245,7 +255,9 @@ impl Running {
         let Some(flow) = self.flows.get_mut(&topic) else { return };
         flow.newest = None;
         flow.doubtful = false;
-        let from = flow.at.map_or(ReadFrom::Last(0), ReadFrom::After);
+        // Where nobody stands yet, from a little before those who come back, so that the page serves them all.
+        let asked = flow.wants.iter().filter_map(|want| want.after).min_by_key(|after| after.offset);
+        let from = flow.at.or(asked.map(history::before)).map_or(ReadFrom::Last(0), ReadFrom::After);
         let (store, stay) = (self.store.clone(), flow.stay);
         self.reads.push(
             async move {
@@ -279,10 +291,14 @@ impl Running {
             }
         };
         flow.retry = RETRY_FIRST;
-        let (end, last) = (page.end, page.is_last());
+        let (end, mut last) = (page.end, page.is_last());
         match flow.at {
             None => {
+                // It is the head that was looked for, wherever the page ends.
+                last = true;
                 flow.at = Some(page.head);
+                self.history.open(&topic, self.store.settings(&topic), page.head, &page);
+                self.history.suspend(&topic, true);
                 flow.stage = Stage::Repairing;
             }
             Some(at) => {
@@ -292,11 +308,13 @@ impl Running {
                     match item {
                         Item::Message(message) => {
                             let at = message.at;
+                            self.history.push(&message);
                             give(&self.shards, &wants, before, message).await;
                             before = at;
                         }
                         Item::Gap(gap) => {
                             before = gap.resume;
+                            self.history.skip(&topic, gap.resume);
                             for want in &wants {
                                 send(&self.shards, want.shard, ToShard::Gap { topic: topic.clone(), gap }).await;
                             }
@@ -312,6 +330,7 @@ impl Running {
             self.read(topic.clone(), Duration::ZERO);
         } else {
             flow.stage = Stage::Flowing;
+            self.history.suspend(&topic, false);
         }
         self.tell_joined(&topic).await;
     }

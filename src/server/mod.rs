@@ -83,7 +83,8 @@ impl Server {
             n => n,
         };
         let channels = Channels::new(shards);
-        let (hub, sequencer) = Hub::with_shards(opened.store.clone(), channels.to_shards.clone());
+        let (hub, sequencer) =
+            Hub::with_memory(opened.store.clone(), channels.to_shards.clone(), options.history_cache);
         let hub = match opened.cursors {
             Some(cursors) => hub.with_cursors(cursors),
             None => hub,
@@ -307,6 +308,7 @@ async fn tidy(metrics: Metrics, hub: Hub) {
         metrics.tidy();
         let status = hub.status();
         metrics::gauge!(telemetry::STORE_UP, "store" => status.kind).set(f64::from(u8::from(status.trouble.is_none())));
+        hub.measure();
         metrics::gauge!(telemetry::TOPICS).set(hub.topics() as f64);
     }
 }

@@ -42,7 +42,7 @@ use crate::domain::name::Topic;
 use crate::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus, Watch,
 };
-use crate::domain::topic::{Mode, Rules};
+use crate::domain::topic::{Mode, Rules, TopicSettings};
 
 /// Bytes of all messages of a store in memory, where nobody has said how many.
 const USUAL_TOTAL_IN_MEMORY: u64 = 1 << 30;
@@ -134,6 +134,10 @@ impl Store for EmbeddedStore {
 
     fn mode(&self, topic: &Topic) -> Mode {
         self.rules.of(topic).mode
+    }
+
+    fn settings(&self, topic: &Topic) -> Option<TopicSettings> {
+        Some(*self.rules.of(topic))
     }
 
     fn status(&self) -> StoreStatus {

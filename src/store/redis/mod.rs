@@ -46,7 +46,7 @@ use crate::domain::name::Topic;
 use crate::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Retention, Store, StoreError, StoreStatus, Watch,
 };
-use crate::domain::topic::{Mode, Rule};
+use crate::domain::topic::{Mode, Rule, TopicSettings};
 use crate::endpoint::{Chart, Endpoint, Patience};
 
 /// How often a page is tried to be read while the topic changes under our hands.
@@ -311,6 +311,10 @@ impl Store for RedisStore {
 
     fn life(&self) -> Option<Arc<str>> {
         Some(self.host.lives.known().print.clone())
+    }
+
+    fn settings(&self, topic: &Topic) -> Option<TopicSettings> {
+        Some(*self.host.scripts.rules.of(topic))
     }
 
     fn status(&self) -> StoreStatus {
