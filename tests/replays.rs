@@ -96,7 +96,7 @@ impl World {
         let store = Arc::new(Watched {
             inner,
             reads: AtomicUsize::new(0),
-            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            gate: Arc::new(Semaphore::new(PERMITS as usize)),
             deaf: Arc::default(),
             says: std::sync::Mutex::new(Some(heard)),
         });
@@ -197,6 +197,8 @@ impl Dice {
     }
 }
 
+/// What lets reads pass.
+const PERMITS: u32 = 1_000;
 const MESSAGES: u64 = 40;
 
 fn options() -> store::Options {
@@ -338,7 +340,7 @@ async fn many_who_ask_at_once_share_one_read_unless_it_is_too_old_for_them() {
     world.follow(|at| at == Some(last)).await;
     // Reads are held up.
     let gate = world.store.gate.clone();
-    let all = gate.acquire_many(Semaphore::MAX_PERMITS as u32).await.unwrap();
+    let all = gate.acquire_many(PERMITS).await.unwrap();
     let before = world.reads();
     let (hub, topic) = (world.hub.clone(), world.topic.clone());
     let ask = |offset: u64, live: Position| {

@@ -13,7 +13,7 @@ use fanfare::domain::position::Position;
 use fanfare::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus, Watch,
 };
-use fanfare::domain::topic::Mode;
+use fanfare::domain::topic::{Mode, TopicSettings};
 use fanfare::hub::{Hub, ShardId, Ticket, ToShard};
 use fanfare::store;
 use futures::future::BoxFuture;
@@ -81,6 +81,10 @@ impl Store for Flaky {
 
     fn mode(&self, topic: &Topic) -> Mode {
         self.inner.mode(topic)
+    }
+
+    fn settings(&self, topic: &Topic) -> Option<TopicSettings> {
+        self.inner.settings(topic)
     }
 
     fn status(&self) -> StoreStatus {
@@ -247,6 +251,10 @@ impl Store for Picky {
 
     fn mode(&self, topic: &Topic) -> Mode {
         self.inner.mode(topic)
+    }
+
+    fn settings(&self, topic: &Topic) -> Option<TopicSettings> {
+        self.inner.settings(topic)
     }
 
     fn status(&self) -> StoreStatus {
