@@ -75,7 +75,9 @@ impl Stretch {
 
     /// Drops the messages up to this offset.
     pub fn drop_through(&mut self, offset: u64) {
-        while let Some(oldest) = self.messages.pop_front_if(|m| m.at.offset <= offset) {
+        while self.messages.front().is_some_and(|m| m.at.offset <= offset)
+            && let Some(oldest) = self.messages.pop_front()
+        {
             self.bytes -= oldest.body.as_bytes().len();
             self.from = oldest.at;
         }
