@@ -22,6 +22,7 @@ use fanfare::domain::topic::Mode;
 use fanfare::gateway::{self, Channels, Gateway};
 use fanfare::hub::{Hub, ToShard};
 use fanfare::store;
+use fanfare::web::Socket;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -108,7 +109,7 @@ impl Node {
             while let Ok((stream, _)) = listener.accept().await {
                 let service = TowerToHyperService::new(router.clone());
                 let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
+                    .serve_connection(TokioIo::new(Socket::new(stream)), service)
                     .with_upgrades();
                 tokio::spawn(connection);
             }
