@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use fanfare::cli::Acts;
+use fanfare::server;
+
 fn main() -> ExitCode {
-    fanfare::cli::run(fanfare::server::run)
+    fanfare::cli::run(Acts { serve: server::run, back_up: server::back_up, restore: server::restore })
 }

@@ -1,6 +1,7 @@
 //! The command line: what can be said, and what the exit codes mean. One file a command; client commands speak to a hub
 //! from outside, over HTTP and WebSocket, like any other client.
 
+mod copy;
 mod dead;
 mod health;
 mod hub;
@@ -10,6 +11,7 @@ mod settings;
 mod subscribe;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -55,18 +57,32 @@ impl Stop {
     }
 }
 
-/// Reads the command line and does what it says. `serve` runs a hub, for `serve`, `demo` and nothing at all.
-pub fn run(serve: impl FnOnce(&Config, Mode) -> ExitCode) -> ExitCode {
-    run_with(std::env::args_os(), serve)
+/// What the command line can have done by parts that it does not know.
+pub struct Acts {
+    /// Runs a hub, for `serve`, `demo` and nothing at all.
+    pub serve: fn(&Config, Mode) -> ExitCode,
+    pub back_up: CopyStore,
+    pub restore: CopyStore,
 }
 
-fn run_with(arguments: impl IntoIterator<Item = OsString>, serve: impl FnOnce(&Config, Mode) -> ExitCode) -> ExitCode {
+/// Copies a store to or from a file; answers what to say, or why not.
+pub type CopyStore = fn(&Config, &Path) -> Result<String, String>;
+
+/// Reads the command line and does what it says.
+pub fn run(acts: Acts) -> ExitCode {
+    run_with(std::env::args_os(), acts)
+}
+
+fn run_with(arguments: impl IntoIterator<Item = OsString>, acts: Acts) -> ExitCode {
+    let serve = acts.serve;
     let matches = command().get_matches_from(arguments);
     let done = match matches.subcommand() {
         Some(("serve", flags)) => return start(Mode::Serve, flags, serve),
         Some(("demo", flags)) => return start(Mode::Demo, flags, serve),
         None => return start(Mode::Alone, &hub_command("demo").get_matches_from(["demo"]), serve),
         Some(("config", flags)) => settings::show(flags),
+        Some(("backup", flags)) => copy::run(flags, acts.back_up),
+        Some(("restore", flags)) => copy::run(flags, acts.restore),
         Some(("publish", flags)) => client(flags, publish::run),
         Some(("subscribe", flags)) => client(flags, subscribe::run),
         Some(("health", flags)) => client(flags, health::run),
@@ -108,6 +124,8 @@ fn command() -> Command {
                 )),
         )
         .subcommand(settings::command())
+        .subcommand(copy::backup())
+        .subcommand(copy::restore())
 }
 
 fn hub_command(name: &'static str) -> Command {

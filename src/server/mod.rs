@@ -1,5 +1,6 @@
 //! Builds all parts, wires them, and takes them down in order. It alone knows everybody.
 
+mod copy;
 mod http;
 mod run;
 
@@ -13,6 +14,7 @@ use axum::Router;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use self::copy::{back_up, restore};
 use self::http::Listener;
 pub use self::run::run;
 use crate::api::{self, ApiState, Health, Trouble, Troubles};

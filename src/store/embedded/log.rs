@@ -47,6 +47,8 @@ pub struct Log<'c> {
     pub(super) next_seq: u64,
     pub(super) bytes: u64,
     pub(super) keys: u64,
+    /// Rows that one step of the sweep removes.
+    pub sweep_rows: usize,
     /// Where the sweep goes on.
     pub(super) swept: usize,
     /// Topics whose records must stay.

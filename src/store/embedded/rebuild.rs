@@ -10,6 +10,7 @@ use super::cursor_table::CursorTable;
 use super::entries::Entry;
 use super::log::{Bounds, Log, MESSAGE_OVERHEAD};
 use super::record::Record;
+use super::sweep::SWEEP_ROWS;
 use super::tables::{Tables, topic_id, unsigned};
 use crate::domain::name::Topic;
 use crate::domain::position::Epoch;
@@ -29,6 +30,7 @@ impl<'c> Log<'c> {
             bytes: 0,
             keys: 0,
             swept: 0,
+            sweep_rows: SWEEP_ROWS,
             watched: HashSet::new(),
         };
         log.rebuild()?;

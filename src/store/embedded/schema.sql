@@ -1,6 +1,7 @@
 -- The tables of the embedded store, the same in memory and in a file.
 -- Times are milliseconds since 1970. Operators may read this file; only the hub writes it.
--- Every table ends with `crc`, the sum over its other columns in their order (see `sum.rs`); 0 in memory.
+-- Every table ends with `crc`, the sum over its other columns in their order (see `sum.rs`); 0 in memory. A column that
+-- an older format lacks has a default, for the rows that are carried over.
 
 -- One row, in a file only: which store this is, and the sum over the text of these tables.
 CREATE TABLE store (
@@ -28,8 +29,8 @@ CREATE TABLE topics (
     head    INTEGER NOT NULL,
     touched INTEGER NOT NULL,
     -- The mode that its messages were kept in, and, in mode `latest`, the newest offset that bounds took.
-    mode    TEXT NOT NULL,
-    floor   INTEGER NOT NULL,
+    mode    TEXT NOT NULL DEFAULT 'log',
+    floor   INTEGER NOT NULL DEFAULT 0,
     crc     INTEGER NOT NULL
 );
 

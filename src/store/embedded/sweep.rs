@@ -9,14 +9,14 @@ use super::record::is_aged;
 use crate::domain::topic::Mode;
 
 /// Rows that one step removes, and records that it looks at.
-const SWEEP_ROWS: usize = 2_000;
+pub const SWEEP_ROWS: usize = 2_000;
 const SWEEP_TOPICS: usize = 4_096;
 const SWEEP_CURSORS: usize = 1_000;
 
 impl Log<'_> {
     /// One step. `true`: there is more to do at once.
     pub fn sweep(&mut self, now: u64) -> Result<bool> {
-        let mut left = SWEEP_ROWS;
+        let mut left = self.sweep_rows;
         while left > 0
             && let Some(&(expires, id, offset)) = self.expiring.first()
             && expires <= now

@@ -16,6 +16,7 @@ use super::disk::{self, Guard, Keep};
 use super::feed::Outlet;
 use super::inbox::{Call, Inbox};
 use super::log::{Bounds, Failure, Log, millis};
+use super::sweep::SWEEP_ROWS;
 use super::tables::{CommitError, Tables};
 use crate::domain::cursor::{CursorBounds, CursorError};
 use crate::domain::message::{Message, Publication};
@@ -254,11 +255,13 @@ impl Writer<'_> {
         self.look_for_room();
         let Some(keep) = &mut self.keep else { return };
         keep.room.rest();
-        let connection = self.parts.log.tables.connection;
-        if let Err(error) = disk::give_back(connection, self.low.is_some()) {
+        let log = &mut self.parts.log;
+        // Where there is hardly any room, what makes room goes in small steps: each of them needs some.
+        log.sweep_rows = if self.low.is_some() { SWEEP_ROWS / 20 } else { SWEEP_ROWS };
+        if let Err(error) = disk::give_back(log.tables.connection, self.low.is_some()) {
             tracing::debug!(%error, "no pages are given back now");
         }
-        if let Some(guard) = &mut self.parts.log.tables.guard {
+        if let Some(guard) = &mut log.tables.guard {
             guard.rest();
         }
     }

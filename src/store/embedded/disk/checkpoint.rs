@@ -15,8 +15,7 @@ use super::file;
 
 /// Pages of the log that are worth a checkpoint: 4 MiB.
 const DUE: i64 = 1_000;
-/// Pages beyond which the writer empties it: 64 MiB.
-const MOST: i64 = 16_384;
+const PAGE: u64 = 4_096;
 /// The log is looked at no more often.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -28,7 +27,8 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub fn start(database: PathBuf) -> std::io::Result<Checkpoints> {
+    /// Begins; the writer is to empty a log that has more than `most` bytes.
+    pub fn start(database: PathBuf, most: u64) -> std::io::Result<Checkpoints> {
         let (wake, woken) = sync_channel(1);
         let is_too_long = Arc::new(AtomicBool::new(false));
         let flag = is_too_long.clone();
@@ -37,7 +37,7 @@ impl Checkpoints {
             let mut has_failed = false;
             while woken.recv().is_ok() {
                 std::thread::sleep(PAUSE);
-                let done = carry(&mut connection, &database, &flag);
+                let done = carry(&mut connection, &database, most, &flag);
                 if let (Err(error), false) = (&done, has_failed) {
                     tracing::error!(%error, "the store's log cannot be carried over into its file; it grows meanwhile");
                 }
@@ -71,7 +71,7 @@ impl Drop for Checkpoints {
     }
 }
 
-fn carry(connection: &mut Option<Connection>, database: &Path, is_too_long: &AtomicBool) -> Result<()> {
+fn carry(connection: &mut Option<Connection>, database: &Path, most: u64, is_too_long: &AtomicBool) -> Result<()> {
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(file::connect(database)?),
@@ -84,7 +84,7 @@ fn carry(connection: &mut Option<Connection>, database: &Path, is_too_long: &Ato
     let (pages, carried) = pragma("NOOP")?;
     if pages - carried >= DUE {
         let (pages, _) = pragma("PASSIVE")?;
-        is_too_long.store(pages > MOST, Ordering::Relaxed);
+        is_too_long.store(pages as u64 * PAGE > most, Ordering::Relaxed);
     }
     Ok(())
 }

@@ -38,6 +38,9 @@ use self::room::Room;
 const SPARE_PAGES: i64 = 4_096;
 /// Pages that one step gives back.
 const PAGES_A_STEP: i64 = 1_024;
+/// Where there is no room, a step must fit into very little of it; so many are taken at a time.
+const PAGES_AN_URGENT_STEP: i64 = 128;
+const URGENT_STEPS: usize = 16;
 
 /// Why a store on disk does not open, is not backed up or not restored. The text says what can be done.
 #[derive(Debug, thiserror::Error)]
@@ -100,14 +103,19 @@ pub fn open(root: &Path, accepts_loss: bool) -> Result<Found, DiskError> {
         judged => judged.map_err(|verdict| verdict.told(root))?,
     };
     // A log that begins anew holds nothing of a write that was cut off.
-    checkpoint::empty(&connection)?;
+    if let Err(error) = checkpoint::empty(&connection) {
+        // On a full volume; it is tried again when there is room.
+        tracing::warn!(%error, "the store's log stays beside its file");
+    }
     let guard = Guard::new(&connection, Counter::open(&data.counter(), whole.life)?)?;
     let Whole { commits, topics, messages, .. } = whole;
     tracing::info!(
         folder = %root.display(), messages, topics, commits, recovered = log.commits, torn = log.beyond, took = ?begun.elapsed(),
         "the store is whole"
     );
-    let keep = Keep { checkpoints: Checkpoints::start(data.database())?, room: Room::open(&folder)?, lock };
+    let room = Room::open(&folder)?;
+    let keep = Keep { checkpoints: Checkpoints::start(data.database(), room.most_of_log())?, room, lock };
+
     Ok(Found { connection, guard, keep })
 }
 
@@ -225,15 +233,34 @@ fn salvage(folder: &Folder, faults: &[String]) -> Result<(), DiskError> {
     Ok(())
 }
 
-/// Gives pages that nothing is in back to the volume, so many at most, if there are more than are soon used again.
+/// Gives pages that nothing is in back to the volume, if there are more than are soon used again. The file is cut when its
+/// log is carried over, so that is done too.
 pub fn give_back(connection: &Connection, is_urgent: bool) -> rusqlite::Result<()> {
     let number = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0));
-    let spare = if is_urgent { 0 } else { (number("page_count")? / 4).max(SPARE_PAGES) };
-    if number("freelist_count")? > spare {
-        let mut statement = connection.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES_A_STEP})"))?;
-        let mut rows = statement.query([])?;
-        while rows.next()?.is_some() {}
+    if !is_urgent {
+        let spare = (number("page_count")? / 4).max(SPARE_PAGES);
+        if number("freelist_count")? > spare {
+            cut(connection, PAGES_A_STEP)?;
+            empty(connection)?;
+        }
+        return Ok(());
     }
+    empty(connection)?;
+    for _ in 0..URGENT_STEPS {
+        if number("freelist_count")? == 0 {
+            break;
+        }
+        cut(connection, PAGES_AN_URGENT_STEP)?;
+        empty(connection)?;
+    }
+    Ok(())
+}
+
+/// Takes so many free pages off the file's end.
+fn cut(connection: &Connection, pages: i64) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(&format!("PRAGMA incremental_vacuum({pages})"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
     Ok(())
 }
 

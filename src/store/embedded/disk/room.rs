@@ -18,6 +18,9 @@ const RESERVE_SHARE: u64 = 20;
 /// The size of the ballast, or its share of a small volume.
 const BALLAST: u64 = 16 * MIB;
 const BALLAST_SHARE: u64 = 50;
+/// The size of the write-ahead log beyond which it is emptied, or its share of a small volume.
+const LOG: u64 = 64 * MIB;
+const LOG_SHARE: u64 = 10;
 /// How long nothing is stored after SQLite found no room where the volume tells of some: a quota, or a limit of the process.
 const REST: Duration = Duration::from_secs(1);
 /// What all messages may take unless somebody says: so much, or four fifths of the volume.
@@ -50,6 +53,11 @@ impl Room {
     /// Bytes of all messages, where nobody has said how many.
     pub fn usual_total(&self) -> u64 {
         TOTAL.min(self.volume / 5 * 4)
+    }
+
+    /// Bytes that the write-ahead log may grow to.
+    pub fn most_of_log(&self) -> u64 {
+        LOG.min(self.volume / LOG_SHARE)
     }
 
     /// Why nothing may be stored now. Costs a system call.
