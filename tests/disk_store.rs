@@ -69,15 +69,19 @@ async fn a_hub_that_is_killed_under_load_keeps_what_it_has_acknowledged() {
     let mut seed = 3u64;
     for round in 0..ROUNDS {
         let stops = Arc::new(AtomicBool::new(false));
+        let (told, mut acks) = tokio::sync::mpsc::unbounded_channel();
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
-                let (client, stops, http) = (client.clone(), stops.clone(), node.http);
+                let (client, stops, http, told) = (client.clone(), stops.clone(), node.http, told.clone());
                 tokio::spawn(async move {
                     let (mut done, mut open) = (Vec::new(), None);
                     for n in 0..100_000 {
                         let data = (round * WRITERS + writer) * 100_000 + n;
                         match publish(&client, http, &format!("t{writer}"), data, &format!("k{data}")).await {
-                            Some(at) => done.push((data, at)),
+                            Some(at) => {
+                                done.push((data, at));
+                                let _ = told.send(());
+                            }
                             None => {
                                 open = Some(data);
                                 break;
@@ -91,9 +95,12 @@ async fn a_hub_that_is_killed_under_load_keeps_what_it_has_acknowledged() {
                 })
             })
             .collect();
+        for _ in 0..20 {
+            acks.recv().await.expect("the writers are at work");
+        }
         // The pace of the fault.
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        tokio::time::sleep(Duration::from_millis(100 + (seed >> 33) % 300)).await;
+        tokio::time::sleep(Duration::from_millis((seed >> 33) % 200)).await;
         node.kill();
         stops.store(true, Ordering::Relaxed);
         for writer in writers {
@@ -104,7 +111,7 @@ async fn a_hub_that_is_killed_under_load_keeps_what_it_has_acknowledged() {
         node.restart();
         assert!(node.log().contains("the store is whole"), "{}", node.log());
     }
-    assert!(acknowledged.len() > 100, "{} were acknowledged", acknowledged.len());
+    assert!(acknowledged.len() as u64 >= ROUNDS * 20, "{} were acknowledged", acknowledged.len());
     let mut found = BTreeMap::new();
     for writer in 0..WRITERS {
         let all = held(&client, node.http, &format!("t{writer}")).await;
@@ -261,7 +268,7 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }
 

@@ -22,7 +22,7 @@ use serde_json::Value;
 use support::*;
 
 const ALL: ReadLimit = ReadLimit { messages: 1_000_000, bytes: 1 << 30 };
-const CUTS: usize = 100;
+const CUTS: usize = 50;
 const WRITERS: u64 = 4;
 const SECTOR: usize = 512;
 

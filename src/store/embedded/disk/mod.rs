@@ -52,7 +52,7 @@ pub enum DiskError {
     #[error("{}: this is no store of fanfare; name another one", path.display())]
     Foreign { path: PathBuf },
     #[error(
-        "{}: stored data is lost or damaged: {}. Restore a backup into an empty folder (fanfare restore), or start with \
+        "{}: stored data is lost or damaged: {}. Restore a backup into an empty folder (fanfare restore), or start once with fanfare serve \
          --accept-loss: it keeps what is whole, sets the damaged files aside, and every subscriber that comes back is told",
         path.display(), faults.join("; ")
     )]
