@@ -127,7 +127,7 @@ mod tests {
             idempotency_key: None,
             durability: asked,
         };
-        let fence = Fence { source: "in".into(), life: "life".into(), id: EntryId::default() };
+        let fence = Fence::new("in", "life", EntryId::default());
         Append { publication, fence: fenced.then_some(fence) }
     }
 
