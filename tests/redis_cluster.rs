@@ -64,7 +64,7 @@ async fn store(cluster: &Cluster) -> Arc<dyn Store> {
 
 async fn put(store: &dyn Store, name: &str, body: &str) -> Result<Position, StoreError> {
     match store.append(vec![message(name, body)]).await.remove(0)? {
-        Appended::Stored { at, .. } | Appended::Repeated { at } => Ok(at),
+        Appended::Stored { at, .. } | Appended::Repeated { at, .. } => Ok(at),
         Appended::Skipped => panic!("no fence was given"),
     }
 }
