@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod dispatcher;
+pub mod doctor;
 pub mod document;
 pub mod domain;
 pub mod endpoint;

@@ -24,7 +24,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dispatcher", &["domain", "document", "endpoint", "hub", "telemetry"]),
     ("api", &["domain", "document", "hub", "telemetry", "web"]),
     ("gateway", &["domain", "document", "protocol", "hub", "telemetry", "web"]),
-    ("cli", &["config", "document", "domain", "protocol"]),
+    ("doctor", &["domain", "endpoint"]),
+    ("cli", &["config", "doctor", "document", "domain", "protocol"]),
     (
         "server",
         &[

@@ -3,6 +3,7 @@
 
 mod copy;
 mod dead;
+mod doctor;
 mod health;
 mod hub;
 mod output;
@@ -86,6 +87,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>, acts: Acts) -> ExitCo
         Some(("publish", flags)) => client(flags, publish::run),
         Some(("subscribe", flags)) => client(flags, subscribe::run),
         Some(("health", flags)) => client(flags, health::run),
+        Some(("doctor", flags)) => client(flags, doctor::run),
         Some(("ingest", flags)) => client(dead_flags(flags), dead::run),
         Some((other, _)) => unreachable!("{other} is in the tree of commands"),
     };
@@ -114,6 +116,10 @@ fn command() -> Command {
             "Print messages as they come, one JSON line each",
         ))
         .subcommand(client_command::<health::Arguments>("health", "Ask a hub how it is; exit 0 if it lives, else 1"))
+        .subcommand(client_command::<doctor::Arguments>(
+            "doctor",
+            "Say what a store really guarantees and what to change; exit 1 when something is wrong",
+        ))
         .subcommand(
             Command::new("ingest")
                 .about("What back ends hand in with a Redis client")
