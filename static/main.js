@@ -6,6 +6,7 @@ import { openRejected } from "./rejected.js"
 import { openSend } from "./send.js"
 import { Session } from "./socket.js"
 import { openTopics } from "./topics.js"
+import { openUnplug } from "./unplug.js"
 import { openVitals } from "./vitals.js"
 
 // The page was reached at this address, so it is the one that surely leads to the hub.
@@ -45,5 +46,6 @@ openConnection(session)
 openSend(session, facts)
 openVitals(session, facts)
 openTopics(session)
+openUnplug(session)
 openRejected(session, facts)
 session.connect()

@@ -18,7 +18,7 @@ export function openSend(session, facts) {
   session.listen((kind, message) => kind === "message" && sound(message.topic === "hello"))
   session.listen(kind => kind === "state" && showLine(session.state))
   session.subscribe("hello", { message: appear })
-  byId("send-here").addEventListener("click", () => sendHere(session))
+  byId("send-here").addEventListener("click", () => sendHere(session, facts))
   setInterval(() => unspoken && speak(), 3000)
 }
 
@@ -41,17 +41,30 @@ function fillWays(facts) {
   byId("way-console").append(...line(consoleLine(facts), { label: "browser console", note: "Open the console of this page (F12) and paste." }))
 }
 
-async function sendHere(session) {
+async function sendHere(session, facts) {
   const fault = byId("send-fault")
   fault.textContent = ""
+  const data = { ...SAMPLE, via: "this page", sent: Date.now() }
   try {
-    await session.publish("hello", { data: { ...SAMPLE, via: "this page", sent: Date.now() } })
+    await (session.state === "live" ? session.publish("hello", { data }) : post(facts, data))
   } catch (error) {
     fault.textContent = ` ${error.text ?? error.error}`
   }
 }
 
-function appear(message) {
+// Publishing needs no line of one's own: a page that is unplugged can still post.
+async function post(facts, data) {
+  const response = await fetch(`${facts.http}/v1/topics/hello/messages`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(data),
+  }).catch(() => {
+    throw { text: "The hub does not answer just now." }
+  })
+  if (!response.ok) throw { text: (await response.json().catch(() => ({}))).detail ?? `the hub answered ${response.status}` }
+}
+
+function appear(message, recovered) {
   if (shown) remember(shown)
   const data = message.data ?? {}
   const entry = {
@@ -62,6 +75,7 @@ function appear(message) {
     stored: message.time ?? null,
     screen: null,
     at: message.at,
+    recovered,
   }
   if (!entry.title) [entry.title, entry.text] = [entry.text || readable(message.data), ""]
   shown = entry
@@ -69,6 +83,7 @@ function appear(message) {
   byId("slip-text").textContent = entry.text
   byId("slip-via").textContent = entry.via ? `by ${entry.via}` : ""
   byId("slip-at").textContent = message.at
+  byId("slip-recovered").hidden = !recovered
   const stage = byId("stage")
   stage.dataset.state = "arrived"
   showWay(entry)
@@ -122,7 +137,8 @@ function remember(entry) {
 function showEarlier() {
   const rows = byId("staff").children
   earlier.forEach((entry, i) => {
-    const took = entry.screen && entry.stored && entry.screen >= entry.stored ? span(entry.screen - entry.stored) : ""
+    const late = entry.screen && entry.stored && entry.screen >= entry.stored ? span(entry.screen - entry.stored) : ""
+    const took = entry.recovered ? make("span", { class: "recovered" }, "recovered") : late
     rows[i].replaceChildren(
       make("span", { class: "when" }, clock(entry.stored ?? entry.screen ?? 0).slice(0, 8)),
       make("span", { class: "what" }, entry.title),

@@ -29,7 +29,10 @@ export class Session {
     this.#url = url
   }
 
-  /** Calls `ear(kind, detail)` for what happens on the line: state, subscribed, gap, message, notice. */
+  /**
+   * Calls `ear(kind, detail)` for what happens on the line: state, subscribed, gap, message, notice. With a message comes
+   * whether it was recovered: it was stored while the page was away.
+   */
   listen(ear) {
     this.#ears.push(ear)
   }
@@ -60,7 +63,7 @@ export class Session {
     this.#become("held")
   }
 
-  /** Adds a listener `{ message(m), told?(kind, frame) }`; returns what takes it away again. */
+  /** Adds a listener `{ message(m, recovered), told?(kind, frame) }`; returns what takes it away again. */
   subscribe(name, listener, last) {
     let topic = this.topics.get(name)
     if (topic) {
@@ -154,16 +157,17 @@ export class Session {
       this.#delays.push(Date.now() - message.time)
       if (this.#delays.length > DELAYS) this.#delays.shift()
     }
+    const recovered = Boolean(topic?.resume?.resumed) && message.time <= topic.resume.until
     if (topic) {
       topic.recent.push(message)
       if (topic.recent.length > KEPT_PER_TOPIC) topic.recent.shift()
-      if (topic.resume && message.time <= topic.resume.until) {
+      if (recovered) {
         topic.resume.missed++
         topic.resume.show?.()
       }
-      for (const listener of topic.listeners) listener.message(message)
+      for (const listener of topic.listeners) listener.message(message, recovered)
     }
-    this.#tell("message", message)
+    this.#tell("message", message, recovered)
   }
 
   // What was stored before the reply came is what was missed; the hub's clock is known from its own messages.
@@ -226,7 +230,7 @@ export class Session {
     this.#tell("state", { state, why })
   }
 
-  #tell(kind, detail) {
-    for (const ear of this.#ears) ear(kind, detail)
+  #tell(kind, detail, recovered = false) {
+    for (const ear of this.#ears) ear(kind, detail, recovered)
   }
 }

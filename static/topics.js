@@ -77,9 +77,10 @@ async function publish(session, topic) {
   announce(answer.textContent)
 }
 
-function message(m) {
+function message(m, recovered) {
   unspoken++
   const head = make("p", { class: "log-head" }, make("code", {}, m.topic))
+  if (recovered) head.append(make("span", { class: "recovered" }, "recovered"))
   if (m.name) head.append(make("span", { class: "tag" }, m.name))
   for (const [key, value] of Object.entries(m.tags ?? {})) head.append(make("span", { class: "tag" }, `${key}: ${value}`))
   head.append(make("span", { class: "log-at" }, `${m.time ? clock(m.time) : ""} · ${m.at}`))

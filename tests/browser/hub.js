@@ -64,20 +64,34 @@ export async function publish(hub, documents) {
   return answer
 }
 
-/** A wire to the hub: `cut` breaks every connection and refuses new ones until `mend`. */
+/**
+ * A wire to the hub: `cut` breaks every connection and refuses new ones until `mend`; `cutAfter` breaks each connection,
+ * also those to come, once so many bytes of the hub have passed, in the middle of whatever they were.
+ */
 export async function startWire(port) {
   const ends = new Set()
   let whole = true
+  let most = Infinity
+  let breaks = 0
   const server = createServer(near => {
     near.on("error", () => near.destroy())
     if (!whole) return near.destroy()
     const far = connect(port, "127.0.0.1")
     far.on("error", () => near.destroy())
-    for (const end of [near, far]) {
-      ends.add(end)
-      end.on("close", () => (ends.delete(end), near.destroy(), far.destroy()))
-    }
-    near.pipe(far).pipe(near)
+    ends.add(near).add(far)
+    near.on("close", () => (ends.delete(near), far.destroy()))
+    // What was written before the end is still to be read.
+    far.on("close", () => (ends.delete(far), near.end()))
+    near.pipe(far)
+    let passed = 0
+    far.on("data", chunk => {
+      const part = chunk.subarray(0, most - passed)
+      passed += part.length
+      near.write(part)
+      if (passed < most) return
+      breaks++
+      far.destroy()
+    })
   })
   server.listen(0, "127.0.0.1")
   await once(server, "listening")
@@ -86,5 +100,6 @@ export async function startWire(port) {
     for (const end of ends) end.destroy()
   }
   const stop = () => (cut(), new Promise(done => server.close(done)))
-  return { port: server.address().port, cut, mend: () => (whole = true), stop }
+  const cutAfter = bytes => (most = bytes)
+  return { port: server.address().port, cut, cutAfter, mend: () => (whole = true), breaks: () => breaks, stop }
 }

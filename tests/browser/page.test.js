@@ -13,7 +13,8 @@ import { publish, root, startBrowser, startHub } from "./hub.js"
 const run = promisify(execFile)
 const shots = resolve(root, ".dev/shots")
 const SAMPLE = "첫 메시지가 도착했습니다"
-let hub, browser, context, page, faults
+const KEPT = 1000 // messages of a topic that history keeps
+let hub, browser, context, page, faults, sockets
 
 before(async () => {
   mkdirSync(shots, { recursive: true })
@@ -30,6 +31,8 @@ async function open(options = {}) {
   context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options })
   page = await context.newPage()
   faults = []
+  sockets = []
+  page.on("websocket", socket => sockets.push(socket))
   page.on("console", message => ["error", "warning"].includes(message.type()) && faults.push(`console: ${message.text()}`))
   page.on("pageerror", error => faults.push(`page: ${error.message}`))
   page.on("request", request => {
@@ -49,6 +52,7 @@ const stateIs = state => page.waitForSelector(`#state[data-state="${state}"]`)
 const subscribed = topic => page.waitForSelector(`#positions tr:has(th:text-is("${topic}"))`)
 const text = selector => page.locator(selector).textContent()
 const appears = (selector, what) => page.locator(selector, { hasText: what }).first().waitFor()
+const newest = async topic => (await (await fetch(`${hub.url}/v1/topics/${topic}/messages?last=1`)).json()).items[0]
 const logRow = what => page.locator("#log-list li", { hasText: what })
 
 describe("the page", () => {
@@ -134,6 +138,47 @@ describe("the page", () => {
     await appears("#happened li", "hello: resumed: true, 3 missed messages")
     assert.equal(await text("#slip-title"), "셋")
     assert.deepEqual(await page.locator("#staff .what").allTextContents(), ["둘", "하나"])
+  })
+
+  test("is unplugged by its switch, and shows what it missed as recovered when it is plugged in again", async () => {
+    await page.focus("#unplug")
+    await page.keyboard.press("Space")
+    await stateIs("held")
+    assert.equal(await page.getAttribute("#unplug", "aria-checked"), "true")
+    await appears("#unplug-told", "Unplugged for")
+    for (const socket of sockets) if (!socket.isClosed()) await socket.waitForEvent("close")
+    assert.ok(sockets.length > 0)
+    for (const title of ["하나", "둘"]) await publish(hub, { topic: "hello", data: { title } })
+    await page.click("#send-here") // by HTTP: a page needs no line of its own to publish
+    while ((await newest("hello")).data.via !== "this page");
+    assert.equal(await page.getAttribute("#stage", "data-state"), "waiting", "nothing reaches a page that is unplugged")
+
+    await page.click("#unplug")
+    await stateIs("live")
+    assert.equal(await page.getAttribute("#unplug", "aria-checked"), "false")
+    await appears("#unplug-told", "3 on hello")
+    assert.match(await text("#unplug-told"), /^Back after \d+ s\. \d+ recovered, in order: .*3 on hello/)
+    assert.equal(await page.getAttribute("#unplug-told", "data-kind"), "whole")
+    assert.equal(await text("#slip-title"), SAMPLE)
+    assert.ok(await page.isVisible("#slip-recovered"))
+    assert.deepEqual(await page.locator("#staff .what").allTextContents(), ["둘", "하나"])
+    await page.waitForFunction(() => document.querySelectorAll("#staff .recovered").length === 2)
+    await appears("#announcer", "Back after")
+
+    await publish(hub, { topic: "hello", data: { title: "새것" } })
+    await appears("#slip-title", "새것")
+    assert.ok(!(await page.isVisible("#slip-recovered")), "what is new is not marked")
+  })
+
+  test("says what a page that was unplugged for too long did not get", async () => {
+    await page.click("#unplug")
+    await stateIs("held")
+    const many = Array.from({ length: KEPT }, (_, i) => ({ topic: "hello", data: { title: `${i}` } }))
+    await publish(hub, many)
+    await publish(hub, many.slice(0, 5))
+    await page.click("#unplug")
+    await appears("#unplug-told", "Hello is not whole: history no longer reaches back so far")
+    assert.equal(await page.getAttribute("#unplug-told", "data-kind"), "gap")
   })
 
   test("comes back by itself, within the time it says", async () => {
@@ -248,6 +293,12 @@ describe("the page", () => {
 describe("the page, looked at", () => {
   afterEach(() => context.close())
 
+  async function faultsForAxe() {
+    const { violations } = await page.evaluate(() => window.axe.run())
+    const serious = violations.filter(({ impact }) => impact === "serious" || impact === "critical")
+    return serious.map(v => `${v.id}: ${v.nodes.map(node => node.target).join(", ")}`)
+  }
+
   for (const width of [390, 1440]) {
     for (const colorScheme of ["light", "dark"]) {
       test(`fits ${width} px in ${colorScheme} and has no serious fault for axe`, async () => {
@@ -269,14 +320,23 @@ describe("the page, looked at", () => {
         await page.screenshot({ path: `${shots}/${look}-whole.png`, fullPage: true })
 
         await page.evaluate(readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"))
-        const { violations } = await page.evaluate(() => window.axe.run())
-        const serious = violations.filter(({ impact }) => impact === "serious" || impact === "critical")
-        assert.deepEqual(serious.map(v => `${v.id}: ${v.nodes.map(node => node.target).join(", ")}`), [])
+        assert.deepEqual(await faultsForAxe(), [])
 
-        await page.click("#cut")
-        await page.click("#hold")
+        await page.click("#unplug")
         await stateIs("held")
+        await appears("#unplug-told", "Unplugged")
         await page.screenshot({ path: `${shots}/${look}-away.png` })
+        await publish(hub, { topic: "hello", data: { title: SAMPLE, text: "While it was unplugged", via: "curl" } })
+        await publish(hub, { topic: "news", data: { hello: "안녕하세요" } })
+        await page.click("#send-here")
+        while ((await newest("hello")).data.via !== "this page");
+        await page.click("#unplug")
+        await appears("#unplug-told", "on news")
+        await page.waitForSelector("#staff .recovered")
+        assert.deepEqual(await faultsForAxe(), [])
+        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0, "nothing sticks out")
+        await page.evaluate(() => scrollTo(0, document.querySelector(".unplug").offsetTop - 120))
+        await page.screenshot({ path: `${shots}/${look}-recovered.png` })
       })
     }
   }
