@@ -1,7 +1,7 @@
 // The switch that unplugs this page: its socket is really closed, and stays so, while the hub and its publishers go on.
 // Plugged in again, it tells how long the page was away, what was recovered, and what was not.
 
-import { announce, byId, span } from "./dom.js"
+import { byId, span } from "./dom.js"
 
 const SETTLED = 900
 let away = null // { since, until, topics: name → { recovered, fault } }
@@ -20,7 +20,7 @@ const on = {
     byId("unplug-state").textContent = isOut ? "unplugged" : "plugged in"
     if (isOut && (!away || away.until)) {
       away = { since: Date.now(), until: 0, topics: new Map() }
-      announce("Unplugged. The hub goes on without this page.")
+      byId("unplug-said").textContent = "Unplugged. The hub goes on without this page."
       show()
     }
     if (state === "live" && away && !away.until) {
@@ -58,11 +58,12 @@ const REASONS = {
 }
 const words = why => REASONS[why] ?? why ?? "why is not known"
 
-// What was missed is still arriving: it is shown as it counts, and said once it has settled.
+// What was missed is still arriving: it is shown as it counts, and said once it has settled; in a place of its own, since
+// elsewhere a newer sentence takes the place of one that was not spoken yet.
 function settle() {
   show()
   clearTimeout(timer)
-  timer = setTimeout(() => announce(byId("unplug-told").textContent), SETTLED)
+  timer = setTimeout(() => (byId("unplug-said").textContent = byId("unplug-told").textContent), SETTLED)
 }
 
 function show() {

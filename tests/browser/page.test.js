@@ -163,7 +163,7 @@ describe("the page", () => {
     assert.ok(await page.isVisible("#slip-recovered"))
     assert.deepEqual(await page.locator("#staff .what").allTextContents(), ["둘", "하나"])
     await page.waitForFunction(() => document.querySelectorAll("#staff .recovered").length === 2)
-    await appears("#announcer", "Back after")
+    await appears("#unplug-said", "Back after")
 
     await publish(hub, { topic: "hello", data: { title: "새것" } })
     await appears("#slip-title", "새것")
