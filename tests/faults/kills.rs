@@ -44,6 +44,15 @@ async fn the_only_node_killed_at_fifty_random_moments_loses_nothing_on_redis() {
     kill_nodes(&running, &redis.url(), Some(&redis), 1, cast, pick(8, 50), 50..1_000).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_node_killed_at_fifty_random_moments_loses_nothing_on_disk() {
+    let running = begin("the only node killed at random moments, disk").await;
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let store = format!("disk:{}", folder.path().join("store").display());
+    let cast = Cast { topics: 12, listeners: 24, share: 2, watches: None };
+    kill_nodes(&running, &store, None, 1, cast, pick(8, 50), 50..1_000).await;
+}
+
 /// Kills one node after the other and starts it again, with a pause within `pauses` (in ms) between; each time messages
 /// flow through every door before the next one is killed.
 async fn kill_nodes(

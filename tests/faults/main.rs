@@ -18,6 +18,8 @@ mod node;
 mod proxy;
 #[path = "../support/publisher.rs"]
 mod publisher;
+#[path = "../support/sentinel.rs"]
+mod sentinel;
 #[path = "../support/redis.rs"]
 mod server;
 
@@ -28,6 +30,7 @@ mod trouble;
 
 mod clusters;
 mod disturbed;
+mod failover;
 mod full;
 mod kills;
 mod outage;

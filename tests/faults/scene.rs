@@ -121,6 +121,7 @@ impl Scene {
         if let Some(url) = redis {
             until_drained(&mut connect(url).await).await;
         }
+        self.history.healed = self.clock.now();
         for listener in &self.listeners {
             let cut = listener.progress.borrow().connections;
             listener.come_back();
@@ -129,7 +130,6 @@ impl Scene {
             let _ = tokio::time::timeout(SOON, back).await.expect("it comes back");
         }
         self.until_joined("everybody is back").await;
-        self.history.healed = self.clock.now();
         let mut probes = 1;
         self.probe(Door::http(&self.nodes, 0, SOON), PROBES[0]).await;
         if let Some(url) = redis {

@@ -41,6 +41,8 @@ pub struct Http {
     repeats: bool,
     /// Bytes beside the mark.
     padding: usize,
+    /// The level that is asked for.
+    durability: Option<&'static str>,
 }
 
 /// Straight into the ingest queue; connects anew after a failure.
@@ -86,7 +88,7 @@ impl Door {
     /// `patience`: how long an answer may take until it counts as none.
     pub fn http(nodes: &Nodes, first: usize, patience: Duration) -> Door {
         let client = reqwest::Client::builder().no_proxy().timeout(patience).build().expect("a client");
-        Door::Http(Http { client, nodes: nodes.clone(), first, repeats: false, padding: 0 })
+        Door::Http(Http { client, nodes: nodes.clone(), first, repeats: false, padding: 0, durability: None })
     }
 
     /// Repeats under an idempotency key until it is told where the message is.
@@ -102,6 +104,14 @@ impl Door {
         match self {
             Door::Http(http) => Door::Http(Http { padding, ..http }),
             _ => unreachable!("only HTTP is padded"),
+        }
+    }
+
+    /// At this level of durability; by HTTP.
+    pub fn lasting(self, level: &'static str) -> Door {
+        match self {
+            Door::Http(http) => Door::Http(Http { durability: Some(level), ..http }),
+            _ => unreachable!("only HTTP is asked for a level here"),
         }
     }
 
@@ -199,7 +209,9 @@ impl Http {
             0 => payload,
             padding => format!("{payload} {}", "x".repeat(padding)),
         };
-        let mut request = self.client.post(format!("http://{node}/v1/topics/{topic}/messages")).json(&payload);
+        let level = self.durability.map_or(String::new(), |level| format!("?durability={level}"));
+        let url = format!("http://{node}/v1/topics/{topic}/messages{level}");
+        let mut request = self.client.post(url).json(&payload);
         if self.repeats {
             request = request.header("idempotency-key", mark.to_string());
         }

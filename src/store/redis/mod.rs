@@ -100,7 +100,7 @@ impl Default for RedisOptions {
             response_timeout: Duration::from_secs(5),
             ping: Duration::from_secs(2),
             retry_min: Duration::from_millis(100),
-            retry_max: Duration::from_secs(2),
+            retry_max: Duration::from_secs(1),
             pipelines: 4,
             queue_messages: 16 * 1024,
             queue_bytes: 64 * 1024 * 1024,

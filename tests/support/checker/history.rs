@@ -128,7 +128,7 @@ pub struct History {
     pub reads: Vec<Read>,
     /// The log of each topic, oldest first, as it was at the end.
     pub logs: BTreeMap<String, Vec<(Position, Mark)>>,
-    /// When the last fault was over and everything drained.
+    /// When the last fault was over and everything drained: from then on all come back at once, as they are told.
     pub healed: Duration,
     /// The publishers that published only after it, to see who hears them.
     pub probes: HashSet<String>,

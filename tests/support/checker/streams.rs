@@ -46,7 +46,8 @@ impl Told<'_> {
 }
 
 pub fn judge(history: &History, facts: &Facts, allowed: Allowed, verdict: &mut Verdict) {
-    let ways: Vec<Way> = history.streams.iter().map(|stream| follow(stream, allowed, verdict)).collect();
+    let ways: Vec<Way> =
+        history.streams.iter().map(|stream| follow(stream, history.healed, allowed, verdict)).collect();
     for way in &ways {
         judge_missed(way, history, facts, verdict);
     }
@@ -56,7 +57,7 @@ pub fn judge(history: &History, facts: &Facts, allowed: Allowed, verdict: &mut V
 }
 
 /// Walks through what one subscriber heard, step by step.
-fn follow<'a>(stream: &'a Stream, allowed: Allowed, verdict: &mut Verdict) -> Way<'a> {
+fn follow<'a>(stream: &'a Stream, healed: Duration, allowed: Allowed, verdict: &mut Verdict) -> Way<'a> {
     let who = format!("{}: {}", stream.topic, stream.listener);
     let mut way = Way {
         stream,
@@ -76,7 +77,9 @@ fn follow<'a>(stream: &'a Stream, allowed: Allowed, verdict: &mut Verdict) -> Wa
             Heard::Cut => cut = Some(*t),
             Heard::Joined { asked, at, resumed, why } => {
                 connection += 1;
-                verdict.figures.away.extend(cut.take().map(|cut| t.saturating_sub(cut)));
+                // How long a return takes that was asked for says nothing about the fault.
+                let cut = cut.take().filter(|cut| *cut < healed);
+                verdict.figures.away.extend(cut.map(|cut| t.saturating_sub(cut)));
                 way.base.get_or_insert((*t, *at));
                 way.on_joined(*asked, *at, *resumed, why.as_deref(), stands, allowed, verdict);
                 (stands, bridge) = (Some(*at), None);
@@ -205,8 +208,9 @@ fn judge_lost(ways: &[Way], history: &History, facts: &Facts, allowed: Allowed, 
         }
         let listening = || ways.iter().filter(|way| way.stream.topic == *topic);
         let is_heard = |way: &Way| way.marks.contains_key(mark);
+        let is_safe = allowed.safe.contains(&mark.by.as_str());
         let may_be = allowed.trimmed && (told.is_some() || listening().any(is_heard))
-            || matches!(allowed.loss, Loss::Before(end) if *asked < end);
+            || !is_safe && matches!(allowed.loss, Loss::Before(end) if *asked < end);
         if !allowed.trimmed {
             verdict.figures.lost += 1;
         }

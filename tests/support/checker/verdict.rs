@@ -84,6 +84,8 @@ pub enum Loss {
 #[derive(Debug, Clone, Copy)]
 pub struct Allowed {
     pub loss: Loss,
+    /// Publishers of which nothing may be lost all the same.
+    pub safe: &'static [&'static str],
     /// Causes of gaps that subscribers may be told.
     pub gaps: &'static [&'static str],
     /// Causes for which `after` may not be resumed from.
@@ -96,7 +98,7 @@ pub struct Allowed {
 
 impl Default for Allowed {
     fn default() -> Allowed {
-        Allowed { loss: Loss::Nothing, gaps: &[], anew: &[], trimmed: false, alive: Duration::from_secs(5) }
+        Allowed { loss: Loss::Nothing, safe: &[], gaps: &[], anew: &[], trimmed: false, alive: Duration::from_secs(5) }
     }
 }
 

@@ -1,0 +1,69 @@
+//! F5: the master of a Redis with sentinels is cut off from its replica and from the sentinels while hubs still reach it,
+//! and the replica is made the master: what the old one took meanwhile is gone. Each level of acknowledgement keeps what
+//! it promises, and what is lost is told to everybody whom it concerns.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::block_in_place;
+
+use crate::checker::{Allowed, Loss};
+use crate::fleet::Fleet;
+use crate::form::{begin, pick};
+use crate::publisher::Door;
+use crate::scene::{Cast, SOON, Scene};
+use crate::sentinel::{DOWN_AFTER, Replicated};
+use crate::server::RedisServer;
+
+/// So soon is the service back after the sentinels have to notice.
+const BACK: Duration = DOWN_AFTER.saturating_add(Duration::from_secs(10));
+/// Publishers of these may never lose anything: what came from a queue of its own is kept there, and applied again.
+const SAFE: &[&str] = &["xadd", "rpush"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_behind_a_cut_line_loses_only_what_was_promised_no_better_and_tells_it() {
+    let running = begin("F5 failover behind a cut replication link").await;
+    let queue = RedisServer::start_durable();
+    let set = block_in_place(|| Replicated::start(1, &["--appendonly", "yes"]));
+    let history = ["--history-messages", "100000", "--history-bytes", "1GiB"];
+    let ingest = queue.url();
+    let settings = [&history[..], &["--ingest", &ingest]].concat();
+    let fleet = Fleet::start(2, &set.url(), &settings);
+    let nodes = fleet.addresses.clone();
+    let mut scene = Scene::open(nodes.clone(), Cast { topics: 6, listeners: 24, share: 2, watches: None }).await;
+    let pace = Duration::from_millis(10);
+    for n in 0..2 {
+        scene.publish(&format!("memory-{n}"), Door::http(&nodes, n, SOON), pace);
+    }
+    scene.publish("ws", Door::websocket(&nodes, 0, SOON), pace);
+    scene.publish("xadd", Door::xadd(&queue.url()), pace);
+    scene.publish("rpush", Door::rpush(&queue.url()), pace);
+    scene.flow(20).await;
+
+    let mut lost_before = Duration::ZERO;
+    for turn in 0..pick(1, 4) {
+        let master = block_in_place(|| set.master());
+        set.servers[master].isolate();
+        let cut = Instant::now();
+        block_in_place(|| set.until_not(master));
+        let promoted = cut.elapsed();
+        scene.flow(20).await;
+        lost_before = scene.clock.now();
+        let back = cut.elapsed();
+        running.tell(format_args!("failover {turn}: promoted after {promoted:.1?}, all publish on after {back:.1?}"));
+        assert!(back < BACK, "{back:?}");
+        set.servers[master].heal();
+        block_in_place(|| set.until_replica(master));
+        scene.flow(20).await;
+    }
+    let allowed = Allowed {
+        loss: Loss::Before(lost_before),
+        safe: SAFE,
+        gaps: &["failover"],
+        anew: &["epoch"],
+        ..Allowed::default()
+    };
+    let run = scene.close(&running, Some(&queue.url()), allowed).await;
+    // Without any loss this would have shown nothing.
+    running.tell(format_args!("{} acknowledged in memory only are lost and told", run.verdict.figures.lost));
+    assert!(run.verdict.figures.lost > 0, "the failover lost nothing");
+}
