@@ -25,9 +25,10 @@ async fn a_failover_behind_a_cut_line_loses_only_what_was_promised_no_better_and
     failover(&running, |scene, nodes, _| {
         for n in 0..2 {
             scene.publish(&format!("memory-{n}"), Door::http(nodes, n, SOON), PACE);
+            scene.publish(&format!("replica-{n}"), Door::http_with_keys(nodes, n, SOON).lasting("replica"), PACE);
         }
         scene.publish("ws", Door::websocket(nodes, 0, SOON), PACE);
-        &[]
+        &["replica-0", "replica-1"]
     })
     .await;
 }
