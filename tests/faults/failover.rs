@@ -34,7 +34,6 @@ async fn a_failover_behind_a_cut_line_loses_only_what_was_promised_no_better_and
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "nothing applies kept entries again yet: what the old master took is lost, and told"]
 async fn what_came_from_a_queue_of_its_own_is_applied_again_after_a_failover() {
     let running = begin("F5 failover, ingest from a queue of its own").await;
     failover(&running, |scene, nodes, queue| {

@@ -108,7 +108,7 @@ async fn what_a_fence_skips_is_proven_too() {
     let store = open(&pair.master.url(), options).await.unwrap();
     assert_eq!(store.status().durability, Durability::Replica);
     let entry = |ms| {
-        let fence = Fence { source: "in".into(), life: "life".into(), id: EntryId { ms, seq: 0 } };
+        let fence = Fence::new("in", "life", EntryId { ms, seq: 0 });
         Append { fence: Some(fence), ..message("news", &ms.to_string()) }
     };
     assert_eq!(level(&one(&store, entry(1)).await), Durability::Replica);
