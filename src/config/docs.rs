@@ -36,6 +36,36 @@ pointed at the hub (DNS rebinding). A hub behind a proxy, or reached by a servic
 refusal holds the line that would allow it.
 ";
 
+const RULES: &str = "\
+Each topic is kept by the settings above unless a rule says otherwise. A rule names topics by the pattern of their names:
+`*` stands for one segment, `**` at the end for one or more; names that begin with `$` are met only by patterns that do.
+The first rule that a topic meets counts, and only that one; what it does not say is as for every topic. In the file each
+rule is a table, on the command line a flag, in a variable the rules are joined by semicolons:
+
+```toml
+[topics.\"chat.typing.*\"]
+mode = \"live\"
+
+[topics.\"chat.**\"]
+history_messages = 50
+history_age = \"1h\"
+```
+
+`--topic 'chat.typing.*: mode=live' --topic 'chat.**: messages=50, age=1h'`
+
+| Mode | What is kept |
+|---|---|
+| `log` | The history, as far as `messages`, `bytes` and `age` reach. |
+| `live` | Nothing. Positions, idempotency keys and marks of ingest work all the same. |
+| `latest` | The newest message of each `key`, and the newest of those without one: `messages` bounds the keys, of which those written longest ago go first. `age` counts here too. |
+
+Rules may change over a restart. What the new ones do not keep goes, and whoever comes back for it is told `retention`
+(or `live`). From `latest` to `log` what is left is the stretch of messages without a hole that ends at the newest. All
+nodes of one store must have the same rules: each keeps and reads topics by its own, so that a node which keeps less than
+another takes away what the other would have kept, and a topic that is `log` to one and `live` or `latest` to another
+loses its history with every change of hands. Nobody is told anything wrong: what is gone is told as gone.
+";
+
 /// `docs/config.md`.
 pub fn markdown() -> String {
     let defaults = Options::default();
@@ -56,6 +86,9 @@ pub fn markdown() -> String {
         };
         let takes = setting.kind.takes().replace('*', "\\*");
         let _ = writeln!(out, "| `{}` | {default} | {} | {takes} |", setting.name, setting.help);
+        if setting.name == "topic" {
+            let _ = write!(out, "\n### Rules for topics\n\n{RULES}");
+        }
     }
     out
 }

@@ -38,6 +38,10 @@ pub fn read(path: &Path, faults: &mut Vec<String>) -> Vec<(&'static Setting, Pla
     for (key, value) in table.get_ref().iter() {
         let (line, name) = (line_of(key.span().start), key.get_ref().as_ref());
         let place = Place::File { path: path.to_path_buf(), line, key: name.to_string() };
+        if let ("topics", DeValue::Table(table)) = (name, value.get_ref()) {
+            given.push((topic_setting(), place.clone(), vec![rules(table, path, &line_of, faults)]));
+            continue;
+        }
         if let DeValue::Table(_) = value.get_ref() {
             faults.push(format!("{place}: settings stand at the top of the file, not in a [{name}] section"));
             continue;
@@ -51,7 +55,41 @@ pub fn read(path: &Path, faults: &mut Vec<String>) -> Vec<(&'static Setting, Pla
             None => faults.push(format!("{place}: it takes {}", setting.kind.takes())),
         }
     }
+    if given.iter().filter(|(setting, ..)| setting.name == "topic").count() > 1 {
+        faults.push(format!("{shown}: rules stand in `topic` and in [topics.\"…\"]; say it in one way"));
+    }
     given
+}
+
+fn topic_setting() -> &'static Setting {
+    SETTINGS.iter().find(|setting| setting.name == "topic").expect("it is in the table")
+}
+
+/// The tables `[topics."PATTERN"]`, in the order of the file; what is wrong with one is told with its line.
+fn rules(table: &DeTable<'_>, path: &Path, line_of: &dyn Fn(usize) -> usize, faults: &mut Vec<String>) -> String {
+    let mut tables: Vec<_> = table.iter().collect();
+    tables.sort_by_key(|(pattern, _)| pattern.span().start);
+    let mut list = Vec::new();
+    for (pattern, value) in tables {
+        let line = line_of(pattern.span().start);
+        let place = Place::File { path: path.to_path_buf(), line, key: format!("topics.{:?}", pattern.get_ref()) };
+        let fields = match value.get_ref() {
+            DeValue::Table(fields) => fields
+                .iter()
+                .map(|(name, value)| Some((name.get_ref().to_string(), text(value.get_ref())?)))
+                .collect::<Option<Vec<_>>>(),
+            _ => None,
+        };
+        let rule = match fields {
+            Some(fields) => super::rules::of(pattern.get_ref(), &fields),
+            None => Err("it takes a table of settings, as in [topics.\"chat.*\"]".into()),
+        };
+        match rule {
+            Ok(rule) => list.push(rule),
+            Err(why) => faults.push(format!("{place}: {why}")),
+        }
+    }
+    super::rules::write(&list)
 }
 
 fn texts(value: &DeValue<'_>) -> Option<Vec<String>> {

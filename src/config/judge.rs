@@ -72,7 +72,11 @@ pub fn judge_together(config: &Config, faults: &mut Vec<String>) {
     if options.ingest_stream == options.ingest_list {
         fault("ingest_list", format!("{:?} is the name of the stream already", options.ingest_list));
     }
+    let too_short = "must be at least `ingest_keep`, or entries are applied twice after a failover";
     if options.retention.record < options.ingest_keep {
-        fault("record_age", "must be at least `ingest_keep`, or entries are applied twice after a failover".into());
+        fault("record_age", too_short.into());
+    }
+    for rule in options.rules.iter().filter(|rule| rule.record.is_some_and(|record| record < options.ingest_keep)) {
+        fault("topic", format!("{}: record_age: {too_short}", rule.pattern));
     }
 }

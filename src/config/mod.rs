@@ -8,6 +8,7 @@ mod file;
 mod folder;
 mod judge;
 mod nearest;
+mod rules;
 mod table;
 mod unit;
 
@@ -30,6 +31,7 @@ pub use table::{SETTINGS, Setting};
 use crate::domain::cursor::CursorBounds;
 use crate::domain::limits::Limits;
 use crate::domain::store::Retention;
+use crate::domain::topic::Rule;
 use crate::endpoint;
 
 /// What the settings say, checked.
@@ -68,6 +70,7 @@ pub struct Options {
     pub store_waiting_bytes: usize,
     pub retention: Retention,
     pub cursors: CursorBounds,
+    pub rules: Vec<Rule>,
     pub ingest: String,
     pub ingest_stream: String,
     pub ingest_list: String,
@@ -112,6 +115,7 @@ impl Default for Options {
             store_waiting_bytes: 64 * 1024 * 1024,
             retention: Retention::default(),
             cursors: CursorBounds::default(),
+            rules: Vec::new(),
             ingest: "auto".into(),
             ingest_stream: "fanfare:in".into(),
             ingest_list: "fanfare:list".into(),

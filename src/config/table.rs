@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Options;
 use super::unit::{Kind, Value};
 use crate::domain::access::{Name, Origin};
+use crate::domain::topic::Rule;
 use crate::endpoint::{self, Endpoint};
 
 pub struct Setting {
@@ -29,6 +30,7 @@ pub enum Slot<'a> {
     Optional(&'a mut Option<SocketAddr>),
     Text(&'a mut String),
     List(&'a mut Vec<String>),
+    Rules(&'a mut Vec<Rule>),
 }
 
 impl Setting {
@@ -53,6 +55,7 @@ impl Setting {
             (Slot::Optional(slot), Value::Address(value)) => *slot = value,
             (Slot::Text(slot), Value::Text(value)) => *slot = value,
             (Slot::List(slot), Value::List(value)) => *slot = value,
+            (Slot::Rules(slot), Value::Rules(value)) => *slot = value,
             _ => unreachable!("the kind of {} fits its slot", self.name),
         }
     }
@@ -70,6 +73,7 @@ impl Setting {
             Slot::Optional(slot) => Value::Address(*slot),
             Slot::Text(slot) => Value::Text(slot.clone()),
             Slot::List(slot) => Value::List(slot.clone()),
+            Slot::Rules(slot) => Value::Rules(slot.clone()),
         })
     }
 }
@@ -193,6 +197,8 @@ pub const SETTINGS: &[Setting] = settings! {
              once need not all read the store; 0 keeps none.";
         "idempotency_window" seconds(1000, 7 * DAY), Duration(retention.idempotency_window),
             "How long an idempotency key is remembered.";
+        "topic" Kind::Rules, Rules(rules),
+            "What is said of topics of a pattern; the first rule that a topic meets counts, the rest is as above.";
     }
     "Cursors" {
         "cursor_age" seconds(60_000, 3650 * DAY), Duration(cursors.unused),

@@ -54,6 +54,7 @@ fn every_setting_can_be_given_in_every_way() {
             ("durability", _) => "disk".into(),
             ("origins", _) => "https://a.example,null".into(),
             ("hosts", _) => "a.example,b.example".into(),
+            ("topic", _) => "a.*: mode=live; **: messages=5, age=1h".into(),
             ("prefix" | "ingest_stream" | "ingest_list", _) => format!("x:{}", setting.name),
             // No larger than what they must stay below.
             ("max_frame", _) => "32KiB".into(),
@@ -117,6 +118,34 @@ fn all_faults_are_named_together_with_their_place_and_what_is_possible() {
         assert!(faults.contains(part), "{part}\nis not in\n{faults}");
     }
     assert_eq!(faults.lines().count(), 11, "{faults}");
+}
+
+#[test]
+fn rules_for_topics_are_given_in_every_way_and_keep_their_order() {
+    let file = "rate = 5\n[topics.\"z.*\"]\nmode = \"live\"\n[topics.\"a.**\"]\nhistory_messages = 50\nage = \"1h\"\n";
+    let written = |options: &Options| SETTINGS.iter().find(|s| s.name == "topic").unwrap().shown(options);
+    let from_file = serve(&[], &[], Some(file)).unwrap();
+    assert_eq!(written(&from_file), "z.*: mode=live; a.**: messages=50, age=1h");
+    let flags = ["--topic", "z.*: mode=live", "--topic=a.**: messages=50, age=1h"];
+    assert_eq!(serve(&flags, &[], None).unwrap().rules, from_file.rules);
+    let variable = [("FANFARE_TOPIC", "z.*: mode=live; a.**: messages=50, age=1h")];
+    assert_eq!(serve(&[], &variable, None).unwrap().rules, from_file.rules);
+    // What shows the settings can be read again.
+    let shown = toml(&load_with(Mode::Serve, &["--insecure"], &variable, None).unwrap());
+    assert_eq!(serve(&[], &[], Some(&shown)).unwrap().rules, from_file.rules);
+    let file = "[topics.\"a*\"]\nmode = \"live\"\n[topics.b]\nmode = \"lively\"\n[topics.c]\n[topics]\nd = 5\n";
+    let faults = serve(&["--topic=x: record_age=60s", "--ingest-keep=1h"], &[], Some(file)).unwrap_err();
+    for part in [
+        "./fanfare.toml line 1, topics.\"a*\": `*` stands for a whole segment",
+        "./fanfare.toml line 3, topics.\"b\": mode: \"lively\" does not fit",
+        "./fanfare.toml line 5, topics.\"c\": a rule says at least one thing",
+        "./fanfare.toml line 7, topics.\"d\": it takes a table",
+        "--topic: x: record_age: must be at least `ingest_keep`",
+    ] {
+        assert!(faults.contains(part), "{part}\nis not in\n{faults}");
+    }
+    let both = "topic = \"a: mode=live\"\n[topics.b]\nmode = \"live\"\n";
+    assert!(serve(&[], &[], Some(both)).unwrap_err().contains("say it in one way"));
 }
 
 #[test]

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::rules;
+use crate::domain::topic::Rule;
+
 /// What is written for a setting. Reading checks; what was read fits the setting's slot.
 #[derive(Clone, Copy)]
 pub enum Kind {
@@ -32,6 +35,8 @@ pub enum Kind {
         takes: &'static str,
         check: fn(&str) -> Result<(), String>,
     },
+    /// Rules for topics.
+    Rules,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +47,7 @@ pub enum Value {
     Address(Option<SocketAddr>),
     Text(String),
     List(Vec<String>),
+    Rules(Vec<Rule>),
 }
 
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
@@ -53,6 +59,9 @@ impl Kind {
         if let Kind::List { check, .. } = self {
             let items = texts.iter().flat_map(|t| t.split(',')).map(str::trim).filter(|t| !t.is_empty());
             return items.map(|item| check(item).map(|()| item.to_string())).collect::<Result<_, _>>().map(Value::List);
+        }
+        if let Kind::Rules = self {
+            return rules::read(texts).map(Value::Rules);
         }
         let [text] = texts else { return Err(format!("takes one value, {} are given", texts.len())) };
         self.read_one(text.trim())
@@ -81,7 +90,7 @@ impl Kind {
             Kind::Address { .. } => text.parse().map(|address| Value::Address(Some(address))).map_err(|_| wrong()),
             Kind::Choice(words) => words.contains(&text).then(|| Value::Text(text.to_string())).ok_or_else(wrong),
             Kind::Text { check, .. } => check(text).map(|()| Value::Text(text.to_string())),
-            Kind::List { .. } => unreachable!("lists are read above"),
+            Kind::List { .. } | Kind::Rules => unreachable!("lists are read above"),
         }
     }
 
@@ -101,6 +110,7 @@ impl Kind {
             Kind::Address { or: Some(word) } => format!("IP:PORT, like 127.0.0.1:8080, or \"{word}\""),
             Kind::Choice(words) => words.join(", "),
             Kind::Text { takes, .. } | Kind::List { takes, .. } => takes.to_string(),
+            Kind::Rules => rules::TAKES.to_string(),
         }
     }
 
@@ -115,6 +125,7 @@ impl Kind {
             Kind::Choice(_) => "WORD",
             Kind::Text { .. } => "TEXT",
             Kind::List { .. } => "LIST",
+            Kind::Rules => "RULES",
         }
     }
 
@@ -132,6 +143,7 @@ impl Kind {
             },
             Value::Text(text) => text.clone(),
             Value::List(items) => items.join(","),
+            Value::Rules(list) => rules::write(list),
         }
     }
 }

@@ -188,6 +188,7 @@ fn store_options(options: &Options) -> store::Options {
         prefix: options.prefix.clone(),
         retention: options.retention,
         cursors: options.cursors,
+        rules: options.rules.clone(),
         feed_capacity: options.feed,
         total_bytes: options.store_bytes,
         accept_loss: options.accept_loss,
