@@ -19,6 +19,7 @@ use fanfare::domain::name::Topic;
 use fanfare::domain::position::{Epoch, Position};
 use fanfare::domain::replay::{Answer, Gap};
 use fanfare::domain::store::{GapCause, Missing};
+use fanfare::domain::topic::Mode;
 use fanfare::protocol;
 use fanfare::web::Failure;
 use serde_json::Value;
@@ -90,6 +91,7 @@ fn events() -> Vec<(&'static str, Event)> {
         Event::Subscribed {
             id: id(),
             topic: topic(),
+            mode: Mode::Log,
             answer: Answer { at: position(1), resumed: Some(Err(missing)) },
             cursor: Some(CursorUsed { name: cursor(), lag: 3, created: true }),
             ignored: ignored(),

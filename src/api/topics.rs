@@ -17,7 +17,8 @@ use crate::web::Failure;
 /// Messages in an answer when nobody says how many.
 const USUAL: u32 = 100;
 
-/// `GET /v1/topics/{topic}/messages`: what follows `after`, or the newest `last`; without either the newest `limit`.
+/// `GET /v1/topics/{topic}/messages`: what follows `after`, the newest `last`, or what was stored `since`; without any of
+/// them the newest `limit`.
 pub async fn messages(
     State(state): State<ApiState>,
     Segment(topic): Segment,
@@ -28,17 +29,20 @@ pub async fn messages(
     let after = query.take(&["after"])?.map(|text| text.parse::<Position>()).transpose().map_err(Problem::from)?;
     let last = query.number("last", 0, most)?;
     let limit = query.number("limit", 1, most)?;
-    let from = match (after, last) {
-        (Some(_), Some(_)) => {
-            return Err(Failure::new(Reason::BadFrame, "\"after\" and \"last\" exclude one another; send one"));
+    let since = query.take(&["since"])?.map(|text| document::since(&text, document::now())).transpose()?;
+    let from = match (after, last, since) {
+        (Some(after), None, None) => ReadFrom::After(after),
+        (None, None, Some(since)) => ReadFrom::Since(since),
+        (None, last, None) => ReadFrom::Last(last.or(limit).unwrap_or(USUAL.min(most))),
+        _ => {
+            let text = "\"after\", \"last\" and \"since\" exclude one another; send one";
+            return Err(Failure::new(Reason::BadFrame, text));
         }
-        (Some(after), None) => ReadFrom::After(after),
-        (None, last) => ReadFrom::Last(last.or(limit).unwrap_or(USUAL.min(most))),
     };
     let messages = limit.or(last.map(|last| last.max(1))).unwrap_or(USUAL.min(most));
     let page = state.hub.read(&topic, from, ReadLimit { messages, ..ReadLimit::default() }).await?;
     let ignored: Vec<String> = query.left().collect();
-    Ok(json(write(&topic, after.is_some(), &page, &ignored)))
+    Ok(json(write(&topic, after.is_some() || since.is_some(), &page, &ignored)))
 }
 
 /// `GET /v1/topics/{topic}/messages/{at}`

@@ -1,7 +1,7 @@
 //! `fanfare subscribe`: messages as they come, one JSON line each; a cut line is resumed by position.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures::{SinkExt, StreamExt};
@@ -15,7 +15,7 @@ use tungstenite::{Error, Message};
 
 use super::hub::Address;
 use super::{Exit, Stop, output};
-use crate::document::{Members, quote};
+use crate::document::{self, Members, quote};
 use crate::domain::error::Reason;
 use crate::protocol::NATIVE;
 
@@ -36,17 +36,51 @@ pub struct Arguments {
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
     /// Begin with the newest N messages that are kept
-    #[arg(long, value_name = "N", conflicts_with = "after")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["after", "since"])]
     last: Option<u32>,
     /// Begin after this position, the `at` of a message; for one topic
-    #[arg(long, value_name = "AT")]
+    #[arg(long, value_name = "AT", conflicts_with = "since")]
     after: Option<String>,
+    /// Begin with what was stored since then: 90s, 15m, 1h or 2d ago, or a time like 2026-11-25T12:00:00Z
+    #[arg(long, value_name = "WHEN", value_parser = Since::parse)]
+    since: Option<Since>,
     /// Stop after N messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Stop with exit code 4 as soon as messages were missed
     #[arg(long)]
     strict: bool,
+}
+
+/// Where `--since` begins: a JSON string with a time, or so long ago when the command began.
+#[derive(Debug, Clone)]
+enum Since {
+    Time(String),
+    Ago(Duration, Instant),
+}
+
+impl Since {
+    fn parse(text: &str) -> Result<Since, String> {
+        let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3_600.0), ("d", 86_400.0)];
+        let number = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)));
+        let number = number.and_then(|(number, seconds)| Some(number.parse::<f64>().ok()? * seconds));
+        match number.or_else(|| text.parse().ok()).map(Duration::try_from_secs_f64) {
+            Some(Ok(ago)) => Ok(Since::Ago(ago, Instant::now())),
+            Some(Err(_)) => Err("there is no such time ago".into()),
+            None => match document::since(text, 0) {
+                Ok(_) => Ok(Since::Time(quote(text))),
+                Err(_) => Err("write 90s, 15m, 1h or 2d ago, or a time with its zone like 2026-11-25T12:00:00Z".into()),
+            },
+        }
+    }
+
+    /// As a frame says it.
+    fn json(&self) -> String {
+        match self {
+            Since::Time(time) => time.clone(),
+            Since::Ago(ago, begun) => (*ago + begun.elapsed()).as_secs_f64().to_string(),
+        }
+    }
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -88,6 +122,7 @@ enum Ended {
 struct Follower<'a> {
     topics: &'a [String],
     last: Option<u32>,
+    since: Option<Since>,
     /// The last position of each topic: a safe `after`.
     at: HashMap<String, String>,
     left: Option<u64>,
@@ -104,6 +139,7 @@ impl<'a> Follower<'a> {
         Follower {
             topics: &arguments.topics,
             last: arguments.last,
+            since: arguments.since.clone(),
             at: after.collect(),
             left: arguments.count,
             strict: arguments.strict,
@@ -115,10 +151,11 @@ impl<'a> Follower<'a> {
     async fn follow(&mut self, url: &Url) -> Result<Ended, Stop> {
         let mut socket = connect(url).await?;
         for topic in self.topics {
-            let start = match (self.at.get(topic), self.last) {
-                (Some(at), _) => format!(",\"after\":{}", quote(at)),
-                (None, Some(last)) => format!(",\"last\":{last}"),
-                (None, None) => String::new(),
+            let start = match (self.at.get(topic), self.last, &self.since) {
+                (Some(at), ..) => format!(",\"after\":{}", quote(at)),
+                (None, Some(last), _) => format!(",\"last\":{last}"),
+                (None, None, Some(since)) => format!(",\"since\":{}", since.json()),
+                (None, None, None) => String::new(),
             };
             let frame = format!("{{\"sub\":{}{start}}}", quote(topic));
             if let Err(error) = socket.send(Message::text(frame)).await {
@@ -220,4 +257,23 @@ fn on_close(code: u16, reason: &str) -> Result<Ended, Stop> {
 /// A number from 0 to 1.
 fn chance() -> f64 {
     f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_since_takes_is_sent_as_seconds_ago_or_as_a_time() {
+        for (text, seconds) in
+            [("90s", 90.0), ("15m", 900.0), ("1h", 3600.0), ("2d", 172_800.0), ("500ms", 0.5), ("60", 60.0)]
+        {
+            let Ok(Since::Ago(ago, _)) = Since::parse(text) else { panic!("{text}") };
+            assert_eq!(ago.as_secs_f64(), seconds, "{text}");
+        }
+        assert_eq!(Since::parse("2026-11-25T12:00:00+09:00").unwrap().json(), "\"2026-11-25T12:00:00+09:00\"");
+        for text in ["", "h", "-1h", "yesterday", "1w", "2026-11-25"] {
+            assert!(Since::parse(text).is_err(), "{text}");
+        }
+    }
 }

@@ -6,8 +6,10 @@
 
 mod body;
 mod members;
+mod moment;
 mod read;
 
 pub use body::{compact, message, quote, quote_into};
 pub use members::{Members, json_problem, value};
+pub use moment::{now, since, take_since};
 pub use read::{Content, Document, durability, fields, many, one, seconds, seconds_of};

@@ -10,6 +10,7 @@ use super::name::Topic;
 use super::position::Position;
 use super::replay::{Answer, Gap};
 use super::store::Missing;
+use super::topic::Mode;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -21,6 +22,7 @@ pub enum Event {
     Subscribed {
         id: Option<RequestId>,
         topic: Topic,
+        mode: Mode,
         answer: Answer,
         cursor: Option<CursorUsed>,
         ignored: Vec<String>,

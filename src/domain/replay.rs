@@ -15,6 +15,8 @@
 //! In mode `latest` the stream may step over what was replaced, and so over the end of a page: what is past it follows.
 //! In mode `live` there is nothing to read; who asks for a position is in the stream, about to be, or has missed some.
 
+use std::time::Instant;
+
 use super::message::Message;
 use super::position::Position;
 use super::store::{GapCause, Missing, Page, ReadFrom};
@@ -121,6 +123,16 @@ pub struct Live<T> {
     pub size: usize,
     /// Whether the item is a gap.
     pub is_gap: bool,
+    /// When its time to live ends: what was held so long is not given, but told as a gap.
+    pub ends: Option<Instant>,
+}
+
+impl<T> Live<T> {
+    /// The gap in its place, if its time has come.
+    pub fn expired(&self, now: Instant) -> Option<Gap> {
+        let gap = Gap { after: self.before, resume: self.at, to: Some(self.at), why: GapCause::Expired, kept: false };
+        self.ends.is_some_and(|ends| ends <= now).then_some(gap)
+    }
 }
 
 /// Why a subscriber that was live is not any more.

@@ -149,12 +149,19 @@ impl World {
             let resume = Position::new(epoch(e), base);
             if resume != self.fed {
                 let gap = Gap { after: self.fed, resume, to: None, why: GapCause::Failover, kept: false };
-                return Some(Live { before: self.fed, at: resume, item: Item::Gap(gap), size: 1, is_gap: true });
+                return Some(Live {
+                    before: self.fed,
+                    at: resume,
+                    item: Item::Gap(gap),
+                    size: 1,
+                    is_gap: true,
+                    ends: None,
+                });
             }
         }
         (self.fed.offset < self.stored).then(|| {
             let at = self.fed.next();
-            Live { before: self.fed, at, item: Item::Message(message(at)), size: 1, is_gap: false }
+            Live { before: self.fed, at, item: Item::Message(message(at)), size: 1, is_gap: false, ends: None }
         })
     }
 
@@ -163,7 +170,7 @@ impl World {
         let next = (self.fed.offset + 1..=self.stored).find(|o| self.is_kept(*o))?;
         let at = Position::new(self.fed.epoch, next);
         let item = Item::Message(message(at));
-        (at != self.fed.next()).then(|| Live { before: self.fed, at, item, size: 1, is_gap: false })
+        (at != self.fed.next()).then(|| Live { before: self.fed, at, item, size: 1, is_gap: false, ends: None })
     }
 
     fn feed(&mut self, live: Option<Live<Item>>, refuse: Option<usize>) -> bool {

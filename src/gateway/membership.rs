@@ -16,6 +16,7 @@ use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::replay::{Answer, Replay};
 use crate::domain::store::ReadFrom;
+use crate::domain::topic::Mode;
 use crate::hub::Ticket;
 use crate::hub::outbox::Shares;
 
@@ -84,7 +85,7 @@ impl Shard {
                 _ => return,
             }
         };
-        let Some(from) = asked.from else {
+        let Some(from) = asked.from.or_else(|| self.newcomer(key)) else {
             self.answer(connection, key, asked, Answer { at, resumed: None }, now);
             return self.promote(connection, key);
         };
@@ -104,6 +105,11 @@ impl Shard {
         }
     }
 
+    /// Who comes new to a topic that keeps the latest of each key gets it all at once.
+    fn newcomer(&self, key: TopicKey) -> Option<ReadFrom> {
+        (self.hub.mode(&self.topics.borrow().entry(key).topic) == Mode::Latest).then_some(ReadFrom::Last(u32::MAX))
+    }
+
     pub(super) fn answer(
         &self,
         connection: &Rc<Connection>,
@@ -117,8 +123,9 @@ impl Shard {
         // What begins now has nothing to resume; that something is missing already is told all the same.
         let resumed = answer.resumed.filter(|resumed| !begins_cursor || resumed.is_err());
         let answer = Answer { resumed, ..answer };
+        let mode = self.hub.mode(&topic);
         let told = Some(Told { topic: key, at: answer.at });
-        connection.say_told(&Event::Subscribed { id, topic, answer, cursor, ignored }, told, &self.limits, now);
+        connection.say_told(&Event::Subscribed { id, topic, mode, answer, cursor, ignored }, told, &self.limits, now);
     }
 
     /// Into the live list.

@@ -153,7 +153,10 @@ impl Shard {
                 }
                 refused
             }
-            Step::Live(live) => offer(&live.item, (!live.is_gap).then_some(live.at)),
+            Step::Live(live) => match live.expired(now) {
+                Some(gap) => self.take_step(connection, key, Step::Give(Item::Gap(gap)), now),
+                None => offer(&live.item, (!live.is_gap).then_some(live.at)),
+            },
             Step::Read => {
                 if let Some(Stage::Behind(behind)) =
                     connection.subscriptions.borrow_mut().find(key).map(|s| &mut s.stage)

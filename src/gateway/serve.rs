@@ -295,15 +295,18 @@ impl Shard {
         let mut page = self.hub.read(&topic, from, limit);
         let (shard, connection) = (self.clone(), connection.clone());
         tokio::task::spawn_local(async move {
+            let mut missing = None;
             let event = loop {
                 match page.await {
                     // All of it has expired: an empty answer would only be asked for again.
                     Ok(empty) if empty.messages.is_empty() && !empty.is_last() && connection.is_open() => {
+                        missing = missing.or(empty.missing);
                         page = shard.hub.read(&topic, ReadFrom::After(empty.end), limit);
                     }
                     Ok(page) => {
                         let more = !page.is_last();
-                        break Event::History { id, topic, items: page.messages, missing: page.missing, more, ignored };
+                        let missing = missing.or(page.missing);
+                        break Event::History { id, topic, items: page.messages, missing, more, ignored };
                     }
                     Err(error) => break Event::error(id, "history", &topic, error.into()),
                 }

@@ -168,7 +168,7 @@ impl Shard {
         let behind: Vec<_> = entry.behind.iter().filter_map(|c| connections.get(*c).cloned()).collect();
         drop((topics, connections));
         for connection in behind {
-            self.on_live(&connection, key, live_of(delivery, &connection), now);
+            self.on_live(&connection, key, live_of(delivery, &connection, now), now);
         }
         for connection in slow {
             self.fall_behind(&connection, key, delivery.before, Lag::Slow);
@@ -218,7 +218,12 @@ impl Shard {
         for connection in behind.into_iter().filter_map(|c| self.connection(c)) {
             let item = frame_of_event(event, &connection);
             let size = item.len();
-            self.on_live(&connection, key, Live { before: gap.after, at: gap.resume, item, size, is_gap: true }, now);
+            self.on_live(
+                &connection,
+                key,
+                Live { before: gap.after, at: gap.resume, item, size, is_gap: true, ends: None },
+                now,
+            );
         }
     }
 
@@ -250,7 +255,7 @@ impl Shard {
         for connection in behind {
             for delivery in &deliveries {
                 // It may join in the midst of them.
-                self.on_live(&connection, key, live_of(delivery, &connection), now);
+                self.on_live(&connection, key, live_of(delivery, &connection, now), now);
             }
         }
         for (connection, before) in slow {
@@ -316,9 +321,12 @@ fn frame_of_event(event: &Event, connection: &Connection) -> Bytes {
     connection.framed(connection.protocol.borrow_mut().codec.encode(event))
 }
 
-fn live_of(delivery: &Delivery, connection: &Connection) -> Live<Bytes> {
+fn live_of(delivery: &Delivery, connection: &Connection, now: Instant) -> Live<Bytes> {
     let item = frame_of(delivery, connection).clone();
-    Live { before: delivery.before, at: delivery.message.at, size: item.len(), item, is_gap: false }
+    let message = &delivery.message;
+    // Counted from here, since this clock is not the store's.
+    let ends = message.expires.and_then(|end| now.checked_add(Duration::from_millis(end.saturating_sub(message.time))));
+    Live { before: delivery.before, at: message.at, size: item.len(), item, is_gap: false, ends }
 }
 
 fn pending_of(delivery: &Delivery, topic: TopicKey, connection: &Connection) -> Pending {

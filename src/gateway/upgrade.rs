@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tungstenite::handshake::derive_accept_key;
 
 use super::{Arrival, Door, Gateway, counters};
+use crate::document;
 use crate::domain::command::{Command, Refusal, Request, UseCursor};
 use crate::domain::error::{CloseCode, Problem, Reason};
 use crate::domain::name::Topic;
@@ -193,6 +194,9 @@ fn opening(query: &str, most: usize) -> (Vec<Result<Request, Refusal>>, bool) {
             }
             ("cursor", Some(wish)) => wish.cursor = Some(value.into_owned()),
             ("first", Some(wish)) => wish.first = Some(value.into_owned()),
+            ("since", Some(wish)) => {
+                wish.from = Some(document::since(&value, document::now()).map(ReadFrom::Since));
+            }
             // They come back in every answer.
             _ if ignored.len() < MOST_NAMED => ignored.push(name.chars().take(40).collect::<String>()),
             _ => {}

@@ -4,6 +4,8 @@
 //! it is whole, while other topics go on. A message published on this node takes the same way as one from another.
 //! When the feed says that it lost something, every topic's position is compared with the store's.
 
+mod live;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +24,8 @@ use crate::domain::message::Message;
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::replay::{Item, walk};
-use crate::domain::store::{FeedEvent, Page, ReadFrom, ReadLimit, Store, StoreError, Watch};
+use crate::domain::store::{FeedEvent, GapCause, Page, ReadFrom, ReadLimit, Store, StoreError, Watch};
+use crate::domain::topic::Mode;
 use crate::telemetry;
 
 /// Topics read from the store at the same time; the rest wait their turn.
@@ -62,6 +65,10 @@ struct Flow {
     at: Option<Position>,
     /// The last one fed since a read was issued: what the read must reach.
     newest: Option<Position>,
+    /// In mode `live`: what was fed since a read was issued, which no read brings.
+    held: VecDeque<Message>,
+    /// In mode `live`: how far the store had counted, at the first look after a hole.
+    counted: Option<Position>,
     wants: Vec<Want>,
     told: Vec<Ticket>,
     /// Whether a read of this topic is under way or waits its turn.
@@ -142,6 +149,8 @@ impl Running {
                 stage: Stage::Asking,
                 at: None,
                 newest: None,
+                held: VecDeque::new(),
+                counted: None,
                 wants: Vec::new(),
                 told: Vec::new(),
                 reading: false,
@@ -222,14 +231,29 @@ impl Running {
                 give(&self.shards, &wants, at, message).await;
             }
             (Stage::Flowing, Some(at)) if !is_ahead(message.at, at) => {}
+            (Stage::Flowing, Some(at))
+                if message.at.epoch == at.epoch && self.store.mode(&message.topic) == Mode::Live =>
+            {
+                self.on_hole_of_live(message, at).await;
+            }
             (Stage::Flowing, Some(at)) => {
                 tracing::debug!(topic = %message.topic, %at, fed = %message.at, "a hole in the feed, reading the store");
                 flow.stage = Stage::Repairing;
                 self.history.suspend(&message.topic, true);
-                self.read(message.topic, Duration::ZERO);
+                if flow.reading {
+                    flow.doubtful = true;
+                } else {
+                    self.read(message.topic, Duration::ZERO);
+                }
             }
             (Stage::Asking, _) => {}
-            (Stage::Locating | Stage::Repairing, _) | (Stage::Flowing, None) => flow.newest = Some(message.at),
+            (Stage::Locating | Stage::Repairing, _) | (Stage::Flowing, None) => {
+                if self.store.mode(&message.topic) == Mode::Live {
+                    flow.hold(message);
+                } else {
+                    flow.newest = Some(message.at);
+                }
+            }
         }
     }
 
@@ -291,6 +315,9 @@ impl Running {
             }
         };
         flow.retry = RETRY_FIRST;
+        if flow.at.is_some() && page.is_last() && page.missing.is_some_and(|missing| missing.why == GapCause::Live) {
+            return self.on_nothing_kept(topic, page.head).await;
+        }
         let (end, mut last) = (page.end, page.is_last());
         match flow.at {
             None => {
@@ -328,11 +355,16 @@ impl Running {
         let behind = flow.newest.is_some_and(|newest| newest != at && is_ahead(newest, at));
         if !last || behind || flow.doubtful {
             self.read(topic.clone(), Duration::ZERO);
-        } else {
-            flow.stage = Stage::Flowing;
-            self.history.suspend(&topic, false);
+            return self.tell_joined(&topic).await;
         }
+        flow.stage = Stage::Flowing;
+        let held = std::mem::take(&mut flow.held);
+        self.history.suspend(&topic, false);
         self.tell_joined(&topic).await;
+        for message in held {
+            // One of another life has the store read again, and those after it held again.
+            self.on_message(message).await;
+        }
     }
 }
 

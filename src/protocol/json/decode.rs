@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::openings;
-use crate::document::{Content, Members, json_problem};
+use crate::document::{self, Content, Members, json_problem};
 use crate::domain::command::{Command, Refusal, Request, RequestId, UseCursor};
 use crate::domain::cursor::CursorName;
 use crate::domain::error::{Problem, Reason};
@@ -120,7 +120,8 @@ fn subscribe_many(
     match start(&mut members, limits) {
         Ok(None) => {}
         Ok(Some(_)) => {
-            let text = r#""after" and "last" belong to one topic; send one frame, or one array element, for each"#;
+            let text =
+                r#""after", "last" and "since" belong to one topic; send one frame, or one array element, for each"#;
             return fail(Problem::new(Reason::BadFrame, text));
         }
         Err(problem) => return fail(problem),
@@ -203,9 +204,12 @@ fn start(members: &mut Members<'_>, limits: &Limits) -> Result<Option<ReadFrom>,
             Some(ReadFrom::After(text.parse::<Position>()?))
         }
     };
-    match (after, number(members, "last", limits.history)?) {
-        (Some(_), Some(_)) => Err(Problem::new(Reason::BadFrame, "\"after\" and \"last\" exclude one another")),
-        (after, last) => Ok(after.or(last.map(ReadFrom::Last))),
+    let last = number(members, "last", limits.history)?.map(ReadFrom::Last);
+    let since = document::take_since(members, document::now())?.map(ReadFrom::Since);
+    let mut given = [after, last, since].into_iter().flatten();
+    match (given.next(), given.next()) {
+        (_, Some(_)) => Err(Problem::new(Reason::BadFrame, "\"after\", \"last\" and \"since\" exclude one another")),
+        (from, None) => Ok(from),
     }
 }
 

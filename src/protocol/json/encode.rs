@@ -17,8 +17,8 @@ pub fn event(event: &Event) -> Bytes {
             object.text("hello", NATIVE).text("conn", connection);
             object.plain("ping", ping.as_secs_f64()).plain("max", max_frame);
         }
-        Event::Subscribed { id, topic, answer, cursor, ignored } => {
-            object.reply(id, "sub").text("topic", topic.as_str()).text("mode", "log");
+        Event::Subscribed { id, topic, mode, answer, cursor, ignored } => {
+            object.reply(id, "sub").text("topic", topic.as_str()).text("mode", mode.as_str());
             object.text("at", &answer.at.to_string());
             match &answer.resumed {
                 None => {}
