@@ -108,6 +108,10 @@ fn what_is_published_is_printed_by_who_subscribes() {
     let at = hub.publish("news", "-1");
     hub.lines(&["publish", "news", "--text", "it's {not} json"]);
     assert_eq!(data(&hub.lines(&["subscribe", "news", &format!("--after={at}"), "--count=1"])), ["it's {not} json"]);
+    let since = hub.lines(&["subscribe", "news", "--since=1h", "--count=3"]);
+    assert_eq!(since[0]["at"], receipt["stored"]);
+    let since = hub.lines(&["subscribe", "news", "--since=2001-01-01T00:00:00Z", "--count=3", "--strict"]);
+    assert_eq!(since[0]["at"], receipt["stored"]);
     assert_eq!(hub.lines(&["publish", "--user", "a.b", "1"])[0]["topic"], "user.a~2Eb");
 
     let first = hub.lines(&["publish", "news", "7", "--idempotency-key=k"]);
@@ -240,6 +244,8 @@ fn exit_codes_mean_what_the_help_says() {
         (&["subscribe", "a", "--after=now"], 1, "is not a position"),
         (&["subscribe", "a", "b", "--after=k3.1"], 2, "one topic"),
         (&["subscribe", "a", "--count=0"], 2, "count"),
+        (&["subscribe", "a", "--since=yesterday"], 2, "1h or 2d ago"),
+        (&["subscribe", "a", "--since=1h", "--last=1"], 2, "cannot be used with"),
         (&["subscribe", "a", &nobody], 3, "was not reached"),
         (&["health", &nobody], 1, "was not reached"),
         (&["ingest", "dead", "retry", "none"], 1, "not-found"),

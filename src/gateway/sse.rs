@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use super::event_stream::Trail;
 use super::{Arrival, Door, Gateway, Slot, counters, upgrade};
+use crate::document;
 use crate::domain::bookmark::{Bookmark, Tag};
 use crate::domain::command::{Command, Refusal, Request};
 use crate::domain::error::{Problem, Reason};
@@ -147,7 +148,7 @@ struct Wish {
 
 impl Wish {
     fn read(query: &str, headers: &HeaderMap, gateway: &Gateway) -> Result<Wish, Problem> {
-        let Query { topics, after, last, ignored } = Query::read(query, &gateway.inner.limits)?;
+        let Query { topics, after, last, since, ignored } = Query::read(query, &gateway.inner.limits)?;
         if topics.is_empty() {
             let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("localhost:8080");
             let text = format!("no topic: curl -N 'http://{host}{PATH}?topic=news'");
@@ -167,7 +168,7 @@ impl Wish {
             // and that is told.
             Some(Err(())) => Some(ReadFrom::After(Position::NOWHERE)),
             Some(Ok(mark)) if let Some(at) = mark.of(topic, alone) => Some(ReadFrom::After(at)),
-            _ => after.as_ref().and_then(|mark| mark.of(topic, alone)).map(ReadFrom::After).or(last),
+            _ => after.as_ref().and_then(|mark| mark.of(topic, alone)).map(ReadFrom::After).or(last).or(since),
         };
         let topics = topics.into_iter().map(|topic| {
             let from = start(&topic);
@@ -210,6 +211,7 @@ struct Query {
     topics: Vec<Topic>,
     after: Option<Bookmark>,
     last: Option<ReadFrom>,
+    since: Option<ReadFrom>,
     ignored: Vec<String>,
 }
 
@@ -217,7 +219,7 @@ impl Query {
     fn read(query: &str, limits: &Limits) -> Result<Query, Problem> {
         // As many as a connection may ask for at once.
         let most = limits.array.min(limits.subscriptions).min(limits.burst as usize);
-        let mut found = Query { topics: Vec::new(), after: None, last: None, ignored: Vec::new() };
+        let mut found = Query { topics: Vec::new(), after: None, last: None, since: None, ignored: Vec::new() };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "topic" => found.add(Topic::parse(&value)?, most)?,
@@ -225,13 +227,18 @@ impl Query {
                 "after" if value.is_empty() => {}
                 "after" => once(&mut found.after, "after", parse(&value)?)?,
                 "last" => once(&mut found.last, "last", ReadFrom::Last(number(&value, limits.history)?))?,
+                "since" => {
+                    let since = document::since(&value, document::now())?;
+                    once(&mut found.since, "since", ReadFrom::Since(since))?;
+                }
                 _ if found.ignored.len() < MOST_NAMED => found.ignored.push(name.chars().take(40).collect()),
                 _ => {}
             }
         }
-        match (&found.after, &found.last) {
-            (Some(_), Some(_)) => Err(bad("\"after\" and \"last\" exclude one another; send one")),
-            _ => Ok(found),
+        let given = [found.after.is_some(), found.last.is_some(), found.since.is_some()];
+        match given.into_iter().filter(|given| *given).count() {
+            0 | 1 => Ok(found),
+            _ => Err(bad("\"after\", \"last\" and \"since\" exclude one another; send one")),
         }
     }
 

@@ -114,6 +114,9 @@ async fn bad_questions_for_history_are_named() {
         ("last=5&last=6", "twice"),
         ("after=k3", "is not a position"),
         ("after=k3.1&last=5", "exclude one another"),
+        ("since=60&last=5", "exclude one another"),
+        ("since=yesterday", "seconds ago"),
+        ("since=2026-11-25T12:00:00+09:00", "%2B"),
     ] {
         let answer = api.get(&format!("{TOPIC}?{query}")).await;
         assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (400, "bad-frame"), "{query}");

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use fanfare::domain::topic::{Mode, Rule};
+
 use crate::{Api, Setup, start, start_with};
 
 async fn page(api: &Api, query: &str) -> Value {
@@ -65,6 +67,43 @@ async fn what_history_no_longer_holds_is_told() {
     let missed = api.get(&format!("/v1/topics/t/messages/{}", at[0])).await;
     assert_eq!((missed.status.as_u16(), missed.reason().as_str()), (404, "not-found"));
     assert!(missed.detail().contains("/v1/topics/t/messages"), "{}", missed.detail());
+}
+
+#[tokio::test]
+async fn what_was_stored_since_a_time_is_given_and_what_is_gone_is_told() {
+    let (api, at) = filled(3).await;
+    let all = page(&api, "?since=3600").await;
+    assert_eq!((data(&all), &all["resumed"], all["at"].as_str()), (vec![0, 1, 2], &json!(true), Some(at[2].as_str())));
+    let part = page(&api, "?since=2001-01-01T00:00:00%2B09:00&limit=2").await;
+    assert_eq!((data(&part), &part["more"], part["at"].as_str()), (vec![0, 1], &json!(true), Some(at[1].as_str())));
+    let none = page(&api, "?since=2100-01-01T00:00:00Z").await;
+    assert_eq!((data(&none), &none["resumed"], none["at"].as_str()), (vec![], &json!(true), Some(at[2].as_str())));
+    let mut setup = Setup::default();
+    setup.options.retention.messages = 2;
+    let api = start_with(setup).await;
+    for i in 0..5 {
+        api.publish("t", &i.to_string()).await;
+    }
+    let left = page(&api, "?since=60").await;
+    assert_eq!((data(&left), &left["resumed"], &left["why"]), (vec![3, 4], &json!(false), &json!("retention")));
+}
+
+#[tokio::test]
+async fn topics_are_read_by_their_mode() {
+    let mut setup = Setup::default();
+    let in_mode = |name: &str, mode| Rule { mode: Some(mode), ..Rule::new(name.parse().unwrap()) };
+    setup.options.rules = vec![in_mode("t", Mode::Latest), in_mode("live", Mode::Live)];
+    let api = start_with(setup).await;
+    let first = api.publish("t", "1").await;
+    api.publish("t", "2").await;
+    let latest = page(&api, &format!("?after={first}")).await;
+    assert_eq!((data(&latest), &latest["resumed"]), (vec![2], &json!(true)));
+    assert_eq!(data(&page(&api, "").await), [2]);
+    assert_eq!(api.get(&format!("/v1/topics/t/messages/{first}")).await.status, 404, "it was replaced");
+    let first = api.publish("live", "1").await;
+    let second = api.publish("live", "2").await;
+    let answer = api.get(&format!("/v1/topics/live/messages?after={first}")).await.json();
+    assert_eq!((&answer["items"], &answer["why"], &answer["to"]), (&json!([]), &json!("live"), &json!(second)));
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ async fn what_cannot_become_a_stream_is_a_problem_document_before_it_begins() {
         ("GET", &format!("?topic=a&topic=b&after={foreign}"), LIKE_CURL, 400, "bad-frame", "none of these topics"),
         ("GET", &format!("?topic=a&after={at}&last=1"), LIKE_CURL, 400, "bad-frame", "exclude"),
         ("GET", "?topic=a&last=1&last=2", LIKE_CURL, 400, "bad-frame", "twice"),
+        ("GET", "?topic=a&last=1&since=60", LIKE_CURL, 400, "bad-frame", "exclude"),
+        ("GET", "?topic=a&since=soon", LIKE_CURL, 400, "bad-frame", "seconds ago"),
         ("GET", "?topic=a&last=100000", LIKE_CURL, 400, "bad-frame", "0 to 1000"),
         ("GET", "?topic=a", &[("accept", "application/json, image/*")], 406, "bad-frame", "text/event-stream"),
         ("POST", "?topic=a", LIKE_CURL, 405, "not-found", "it takes GET"),

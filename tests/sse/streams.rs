@@ -113,6 +113,25 @@ async fn an_id_is_safe_while_another_topic_still_catches_up_and_a_topic_without_
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_begins_at_a_time_and_with_what_is_latest() {
+    let server = hub::start(&["--topic=price:mode=latest"]).await;
+    let http = server.http;
+    for n in 0..3 {
+        publish(http, "news", &n.to_string()).await;
+        publish(http, "price", &n.to_string()).await;
+    }
+    let mut stream = Stream::open(http, "?topic=news&since=3600", "").await;
+    assert_eq!(stream.next_of("subscribed").await.json()["resumed"], true);
+    for n in 0..3 {
+        assert_eq!(stream.next().await.unwrap().json()["data"], n);
+    }
+    let mut stream = Stream::open(http, "?topic=price", "").await;
+    assert_eq!(stream.next_of("subscribed").await.json()["mode"], "latest");
+    assert_eq!(stream.next().await.unwrap().json()["data"], 2);
+    server.stop().await;
+}
+
 fn name(message: &serde_json::Value) -> Option<String> {
     message.get("data").map(|data| format!("{}{data}", message["topic"].as_str().unwrap()))
 }
