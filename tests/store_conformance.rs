@@ -168,7 +168,13 @@ mod disk {
     async fn fresh(retention: Retention) -> Subject {
         let folder = tempfile::tempdir().unwrap();
         let clock = support::MovedClock::default();
-        let options = Options { retention, clock: clock.reader(), total_bytes: ROOM as u64, ..Options::default() };
+        let options = Options {
+            retention,
+            rules: support::rules(),
+            clock: clock.reader(),
+            total_bytes: ROOM as u64,
+            ..Options::default()
+        };
         let url = format!("disk:{}", folder.path().display());
         let opened = open(&url, options).await.expect("a store on disk opens");
         let refused = support::item(&support::topic("news"), vec![b'x'; ROOM + 1]);
@@ -253,7 +259,7 @@ mod cluster {
         let cluster = CLUSTER.get_or_init(|| Cluster::start(NODE_TIMEOUT));
         let prefix = format!("case{}", CASES.fetch_add(1, Ordering::Relaxed));
         let taken = format!("{prefix}:{{t41}}:idem:news/taken");
-        let options = Options { prefix, retention, ..Options::default() };
+        let options = Options { prefix, retention, rules: support::rules(), ..Options::default() };
         let opened = open(&cluster.url(), options).await.expect("a store on a cluster opens");
         // Somebody else's list lies where this idempotency key belongs.
         let refused = support::item_with_key(&support::topic("news"), "refused", "taken");
