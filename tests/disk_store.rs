@@ -153,7 +153,7 @@ async fn keys_fences_and_dead_letters_are_there_after_a_restart() {
         text: "no such topic".into(),
         fields: vec![(b"topic".to_vec(), b"a b".to_vec())],
     };
-    let Opened { store, embedded_dead } = open_folder(folder.path(), Options::default()).await;
+    let Opened { store, embedded_dead, .. } = open_folder(folder.path(), Options::default()).await;
     let dead = embedded_dead.unwrap();
     let first = stored(&store.append(vec![item_with_key(&news, "1", "k")]).await[0]);
     let mark = fence("in", "life", 5, 0);
@@ -166,10 +166,11 @@ async fn keys_fences_and_dead_letters_are_there_after_a_restart() {
     store.close().await;
     drop((store, dead));
 
-    let Opened { store, embedded_dead } = open_folder(folder.path(), Options::default()).await;
+    let Opened { store, embedded_dead, .. } = open_folder(folder.path(), Options::default()).await;
     let dead = embedded_dead.unwrap();
     use fanfare::domain::store::Appended::{Repeated, Skipped};
-    assert_eq!(store.append(vec![item_with_key(&news, "1", "k")]).await, [Ok(Repeated { at: first })]);
+    let again = store.append(vec![item_with_key(&news, "1", "k")]).await;
+    assert!(matches!(again[..], [Ok(Repeated { at, .. })] if at == first), "{again:?}");
     assert!(matches!(store.append(vec![item_with_key(&news, "x", "k")]).await[..], [Err(StoreError::Conflict { .. })]));
     assert_eq!(store.append(vec![fenced(&news, "2", mark)]).await, [Ok(Skipped)]);
     let letters = dead.list(None, 10).await.unwrap();
@@ -296,7 +297,7 @@ async fn on_a_full_volume_nothing_is_stored_the_rest_goes_on_and_all_is_well_onc
     fn retention() -> fanfare::domain::store::Retention {
         fanfare::domain::store::Retention { messages: 1_000_000, bytes: 1 << 30, ..Default::default() }
     }
-    let Opened { store, embedded_dead } = open_folder(&folder, Options { total_bytes: 1 << 30, ..options() }).await;
+    let Opened { store, embedded_dead, .. } = open_folder(&folder, Options { total_bytes: 1 << 30, ..options() }).await;
     let dead = embedded_dead.unwrap();
     let news = topic("news");
     let count = fill(&*store, 0).await;

@@ -15,7 +15,7 @@ use crate::domain::message::{Body, Publication};
 use crate::domain::name::Topic;
 use crate::domain::store::{Append, EntryId, Fence, Page, ReadFrom, ReadLimit, Retention, Store};
 use crate::store::Options;
-use crate::store::embedded::{EmbeddedStore, open_on_disk};
+use crate::store::embedded::{EmbeddedStore, Ends, open_on_disk};
 
 const ALL: ReadLimit = ReadLimit { messages: 1_000_000, bytes: 1 << 30 };
 
@@ -57,13 +57,13 @@ async fn the_tallies_keep_up_with_every_table() {
     let retention = Retention { messages: 5, idempotency_window: Duration::from_millis(1), ..Retention::default() };
     let options = Options { retention, dead_letters: 3, ..Options::default() };
     for round in 0..3u64 {
-        let (store, dead) = open_on_disk(folder.path(), &options).unwrap();
+        let Ends { store, dead, .. } = open_on_disk(folder.path(), &options).unwrap();
         for n in 0..40 {
             let mut appended = item(["a", "b", "c"][n as usize % 3], vec![b'x'; n as usize * 10]);
             appended.publication.idempotency_key = (n % 4 == 0).then(|| format!("k{}", n % 8).into());
             appended.publication.ttl = (n % 5 == 0).then_some(Duration::from_millis(1));
             let id = EntryId { ms: round * 100 + n + 1, seq: 0 };
-            appended.fence = (n % 3 == 0).then(|| Fence { source: "in".into(), life: "life".into(), id });
+            appended.fence = (n % 3 == 0).then(|| Fence::new("in", "life", id));
             // A key used again for something else is refused; that belongs to it.
             store.append(vec![appended]).await;
         }
@@ -83,7 +83,7 @@ async fn the_tallies_keep_up_with_every_table() {
 #[tokio::test]
 async fn the_log_stays_bounded_and_a_closed_store_has_an_empty_one() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, _dead) = open_on_disk(folder.path(), &Options::default()).unwrap();
+    let Ends { store, .. } = open_on_disk(folder.path(), &Options::default()).unwrap();
     let log = Folder::new(folder.path()).data().log();
     let mut most = 0;
     for n in 0..120 {
@@ -127,13 +127,13 @@ async fn a_store_of_an_older_format_is_carried_over() {
     std::fs::create_dir(data.folder()).unwrap();
     Connection::open(data.database()).unwrap().execute_batch(FIRST).unwrap();
     for _ in 0..2 {
-        let (store, dead) = open_on_disk(folder.path(), &Options::default()).unwrap();
+        let Ends { store, dead, .. } = open_on_disk(folder.path(), &Options::default()).unwrap();
         let page = read(&store, "news").await;
         let bodies: Vec<&[u8]> = page.messages.iter().map(|m| &m.body.as_bytes()[..]).collect();
         assert_eq!(bodies, [b"one".as_slice(), b"two", &[0, 3]]);
         assert_eq!(page.head.to_string(), "abcdefg.3", "positions stay");
         let mut applied = item("news", b"again".to_vec());
-        applied.fence = Some(Fence { source: "in".into(), life: "life".into(), id: EntryId { ms: 9, seq: 0 } });
+        applied.fence = Some(Fence::new("in", "life", EntryId { ms: 9, seq: 0 }));
         assert_eq!(store.append(vec![applied]).await, [Ok(crate::domain::store::Appended::Skipped)]);
         let id: u64 = dead.bury(letter()).await.unwrap().parse().unwrap();
         assert!(id > 7, "numbers go on");
@@ -146,7 +146,7 @@ async fn a_store_of_an_older_format_is_carried_over() {
 #[tokio::test]
 async fn a_newer_format_and_other_files_are_refused_and_left_as_they_are() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, _dead) = open_on_disk(folder.path(), &Options::default()).unwrap();
+    let Ends { store, .. } = open_on_disk(folder.path(), &Options::default()).unwrap();
     store.append(vec![item("a", vec![b'x'])]).await;
     store.close().await;
     drop(store);
@@ -198,7 +198,7 @@ fn a_change_that_a_crash_broke_off_is_finished_or_forgotten() {
 async fn a_backup_is_one_moment_and_is_judged_before_it_is_restored() {
     let folder = tempfile::tempdir().unwrap();
     let (root, copy) = (folder.path().join("a"), folder.path().join("copy"));
-    let (store, _dead) = open_on_disk(&root, &Options::default()).unwrap();
+    let Ends { store, .. } = open_on_disk(&root, &Options::default()).unwrap();
     let mut made = 0;
     // Beside a writer that does not rest: each batch is there whole or not at all.
     let writer = tokio::spawn({
