@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
-use redis::{Cmd, Pipeline, Value};
+use futures::future::{BoxFuture, FutureExt};
+use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::oneshot;
+use tokio::task::unconstrained;
 
 use super::facts;
 use super::greeting::Host;
@@ -14,6 +16,7 @@ use super::scripts::Dice;
 use super::topics::{Asked, Call, Mark, Place, mark_of};
 use crate::domain::name::Topic;
 use crate::domain::store::{Append, Fence, StoreError};
+use crate::endpoint::Link;
 
 #[derive(Default)]
 pub(super) struct Flight {
@@ -154,3 +157,26 @@ impl Packer {
 
 /// A read counts for this part of the bytes that it may bring: most bring less.
 const READ_SHARE: usize = 16;
+
+/// A flight that has come back, with its answers, and whether it was sent at all.
+pub(super) type Answered = (Flight, RedisResult<Vec<Value>>, bool);
+
+/// Sends a flight; when this returns it is in the hands of the connection, behind everything sent before.
+pub(super) async fn launch(link: &Link, flight: Flight) -> BoxFuture<'static, Answered> {
+    let mut connection = link.connection.clone();
+    // Unconstrained: the first poll must hand the flight over, even at the end of the task's budget.
+    let mut answered = unconstrained(async move {
+        let count = flight.pipeline.len();
+        let answers = connection.send_packed_commands(&flight.pipeline, 0, count).await;
+        (flight, answers)
+    })
+    .boxed();
+    match futures::poll!(&mut answered) {
+        // Not even taken by the connection: it was never sent.
+        std::task::Poll::Ready((flight, answers)) => {
+            let sent = answers.is_ok();
+            futures::future::ready((flight, answers, sent)).boxed()
+        }
+        std::task::Poll::Pending => answered.map(|(flight, answers)| (flight, answers, true)).boxed(),
+    }
+}

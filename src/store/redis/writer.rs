@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesOrdered, StreamExt};
-use redis::{Cmd, RedisResult, Value};
+use redis::{Cmd, Value};
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::unconstrained;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::flight::{Errand, Flight, Packer};
+use super::flight::{Answered, Errand, Flight, Packer, launch};
 use super::greeting::{Greeting, Host};
 use super::levels::Levels;
 use super::lives::Known;
@@ -52,8 +51,6 @@ pub(super) struct Writer {
 
 /// What append.lua says of entries that were meant for another life.
 const OTHER_LIFE: &str = "HELD the store began another life";
-
-type Answered = (Flight, RedisResult<Vec<Value>>, bool);
 
 enum End {
     Closed(oneshot::Sender<()>),
@@ -384,25 +381,5 @@ impl Writer {
                 },
             }
         }
-    }
-}
-
-/// Sends a flight; when this returns it is in the hands of the connection, behind everything sent before.
-async fn launch(link: &Link, flight: Flight) -> BoxFuture<'static, Answered> {
-    let mut connection = link.connection.clone();
-    // Unconstrained: the first poll must hand the flight over, even at the end of the task's budget.
-    let mut answered = unconstrained(async move {
-        let count = flight.pipeline.len();
-        let answers = connection.send_packed_commands(&flight.pipeline, 0, count).await;
-        (flight, answers)
-    })
-    .boxed();
-    match futures::poll!(&mut answered) {
-        // Not even taken by the connection: it was never sent.
-        std::task::Poll::Ready((flight, answers)) => {
-            let sent = answers.is_ok();
-            futures::future::ready((flight, answers, sent)).boxed()
-        }
-        std::task::Poll::Pending => answered.map(|(flight, answers)| (flight, answers, true)).boxed(),
     }
 }
