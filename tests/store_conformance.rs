@@ -7,6 +7,8 @@
 mod appends;
 #[path = "support/cluster.rs"]
 mod cluster_servers;
+#[path = "store_conformance/cursors.rs"]
+mod cursors;
 #[path = "store_conformance/feeds.rs"]
 mod feeds;
 #[path = "store_conformance/model.rs"]
@@ -28,12 +30,14 @@ mod times;
 use std::any::Any;
 use std::sync::Arc;
 
+use fanfare::domain::cursor::Cursors;
 use fanfare::domain::store::{Append, Store};
 use support::MovedClock;
 
 /// A store under test.
 pub struct Subject {
     pub store: Arc<dyn Store>,
+    pub cursors: Arc<dyn Cursors>,
     /// Moves the store's clock, if it can be moved.
     pub clock: Option<MovedClock>,
     /// A message to the topic `news` that this store refuses, for a reason that passes.
@@ -98,6 +102,23 @@ macro_rules! cases {
                 bytes_are_counted_for_what_is_latest
                 what_was_stored_since_a_time_is_given
                 what_bounds_took_since_a_time_is_told;
+            cursors:
+                a_cursor_begins_with_its_first_use
+                a_cursor_begins_the_life_of_its_topic
+                a_new_cursor_begins_where_it_was_told
+                cursors_move_forward_and_back_only_if_told
+                positions_that_the_topic_does_not_know_are_refused
+                a_commit_makes_a_cursor
+                cursors_of_two_owners_and_two_topics_do_not_meet
+                cursors_are_listed_in_the_order_of_their_names
+                a_removed_cursor_begins_anew
+                looking_for_a_cursor_makes_nothing
+                one_owner_has_so_many_cursors_in_a_topic
+                what_retention_took_is_unread_too
+                cursor_calls_keep_their_order_among_appends
+                the_furthest_of_many_commits_stays
+                random_uses_agree_with_the_rules
+                a_closed_store_refuses_cursors;
             feeds:
                 only_watched_topics_are_fed
                 messages_are_fed_in_order_once_watching_is_said
@@ -123,6 +144,10 @@ macro_rules! timed_cases {
                 an_idempotency_key_is_forgotten_after_its_window
                 a_topic_outlives_its_messages_and_begins_anew_after_that
                 a_watched_topic_keeps_its_record;
+            cursors:
+                a_cursor_is_kept_as_long_as_it_is_used
+                a_cursor_that_is_over_makes_room
+                a_cursor_keeps_the_record_of_its_topic;
             modes:
                 the_latest_message_may_expire_and_leaves_its_place_empty
                 what_is_latest_grows_too_old_and_is_told;
@@ -144,6 +169,7 @@ mod memory {
         let clock = support::MovedClock::default();
         let options = Options {
             retention,
+            cursors: super::cursors::BOUNDS,
             rules: support::rules(),
             clock: clock.reader(),
             total_bytes: ROOM as u64,
@@ -151,7 +177,7 @@ mod memory {
         };
         let opened = open("memory", options).await.expect("a store in memory opens");
         let refused = support::item(&support::topic("news"), vec![b'x'; ROOM + 1]);
-        Subject { store: opened.store, clock: Some(clock), refused, guard: Box::new(()) }
+        Subject { store: opened.store, cursors: opened.cursors, clock: Some(clock), refused, guard: Box::new(()) }
     }
 
     cases!(fresh);
@@ -171,6 +197,7 @@ mod disk {
         let options = Options {
             retention,
             rules: support::rules(),
+            cursors: super::cursors::BOUNDS,
             clock: clock.reader(),
             total_bytes: ROOM as u64,
             ..Options::default()
@@ -178,7 +205,7 @@ mod disk {
         let url = format!("disk:{}", folder.path().display());
         let opened = open(&url, options).await.expect("a store on disk opens");
         let refused = support::item(&support::topic("news"), vec![b'x'; ROOM + 1]);
-        Subject { store: opened.store, clock: Some(clock), refused, guard: Box::new(folder) }
+        Subject { store: opened.store, cursors: opened.cursors, clock: Some(clock), refused, guard: Box::new(folder) }
     }
 
     cases!(fresh);
@@ -192,12 +219,13 @@ mod redis {
 
     async fn fresh(retention: Retention) -> Subject {
         let server = RedisServer::start();
-        let options = Options { retention, rules: support::rules(), ..Options::default() };
+        let options =
+            Options { retention, cursors: super::cursors::BOUNDS, rules: support::rules(), ..Options::default() };
         let opened = open(&server.url(), options).await.expect("a store on Redis opens");
         // Somebody else's list lies where this idempotency key belongs.
         let refused = support::item_with_key(&support::topic("news"), "refused", "taken");
         redis::cmd("RPUSH").arg(&["fanfare:{t41}:idem:news/taken", "x"]).exec(&mut server.connection()).unwrap();
-        Subject { store: opened.store, clock: None, refused, guard: Box::new(server) }
+        Subject { store: opened.store, cursors: opened.cursors, clock: None, refused, guard: Box::new(server) }
     }
 
     cases!(fresh);
@@ -228,14 +256,20 @@ mod sentinel {
         let set = tokio::task::block_in_place(shared);
         let prefix = format!("case{}", CASES.fetch_add(1, Ordering::SeqCst));
         // The cases hold a store to what it gives without replicas; the level has tests of its own.
-        let options =
-            Options { retention, rules: support::rules(), prefix: prefix.clone(), replicas: 0, ..Options::default() };
+        let options = Options {
+            retention,
+            cursors: super::cursors::BOUNDS,
+            rules: support::rules(),
+            prefix: prefix.clone(),
+            replicas: 0,
+            ..Options::default()
+        };
         let opened = open(&set.url(), options).await.expect("a store on Redis opens");
         // Somebody else's list lies where this idempotency key belongs.
         let refused = support::item_with_key(&support::topic("news"), "refused", "taken");
         let taken = format!("{prefix}:{{t41}}:idem:news/taken");
         redis::cmd("RPUSH").arg(taken).arg("x").exec(&mut set.servers[0].redis.connection()).unwrap();
-        Subject { store: opened.store, clock: None, refused, guard: Box::new(set) }
+        Subject { store: opened.store, cursors: opened.cursors, clock: None, refused, guard: Box::new(set) }
     }
 
     cases!(fresh);
@@ -259,12 +293,18 @@ mod cluster {
         let cluster = CLUSTER.get_or_init(|| Cluster::start(NODE_TIMEOUT));
         let prefix = format!("case{}", CASES.fetch_add(1, Ordering::Relaxed));
         let taken = format!("{prefix}:{{t41}}:idem:news/taken");
-        let options = Options { prefix, retention, rules: support::rules(), ..Options::default() };
+        let options = Options {
+            prefix,
+            retention,
+            rules: support::rules(),
+            cursors: super::cursors::BOUNDS,
+            ..Options::default()
+        };
         let opened = open(&cluster.url(), options).await.expect("a store on a cluster opens");
         // Somebody else's list lies where this idempotency key belongs.
         let refused = support::item_with_key(&support::topic("news"), "refused", "taken");
         redis::cmd("RPUSH").arg(&[&taken, "x"]).exec(&mut cluster.connection_for(&taken)).unwrap();
-        Subject { store: opened.store, clock: None, refused, guard: Box::new(()) }
+        Subject { store: opened.store, cursors: opened.cursors, clock: None, refused, guard: Box::new(()) }
     }
 
     cases!(fresh);

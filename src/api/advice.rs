@@ -44,6 +44,11 @@ pub fn mend(headers: &HeaderMap, path: &str, sample: &str) -> String {
     }
 }
 
+/// The line that would have worked, for what is put.
+pub fn put(headers: &HeaderMap, path: &str, sample: &str) -> String {
+    format!("curl -X PUT --json {} {}", shell(sample), url(headers, path))
+}
+
 /// What was sent, if it is short enough to be shown in a line to paste.
 pub fn sample(body: &Bytes) -> String {
     match std::str::from_utf8(body) {

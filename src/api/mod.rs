@@ -3,6 +3,7 @@
 
 mod advice;
 mod body;
+mod cursors;
 mod dead;
 mod health;
 mod publish;
@@ -52,6 +53,8 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/v1/messages"),
     ("GET, POST", "/v1/topics/{topic}/messages"),
     ("GET", "/v1/topics/{topic}/messages/{at}"),
+    ("GET", "/v1/topics/{topic}/cursors"),
+    ("DELETE, GET, POST, PUT", "/v1/topics/{topic}/cursors/{cursor}"),
     ("POST", "/v1/users/{id}/messages"),
     // The gateway's: it leads to a shard.
     ("GET", "/v1/sse"),
@@ -70,6 +73,11 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/messages", post(publish::documents))
         .route("/v1/topics/{topic}/messages", post(publish::to_topic).get(topics::messages))
         .route("/v1/topics/{topic}/messages/{at}", get(topics::message))
+        .route("/v1/topics/{topic}/cursors", get(cursors::list))
+        .route(
+            "/v1/topics/{topic}/cursors/{cursor}",
+            get(cursors::show).put(cursors::commit).post(cursors::commit).delete(cursors::remove),
+        )
         .route("/v1/users/{id}/messages", post(publish::to_user))
         .route("/v1/ingest/dead", get(dead::list))
         .route("/v1/ingest/dead/{id}", delete(dead::drop))

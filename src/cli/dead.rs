@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::hub::{Address, HubClient};
+use super::hub::{Address, HubClient, in_path};
 use super::{Exit, Stop, output};
 
 const PAGE: usize = 100;
@@ -84,13 +84,4 @@ async fn each(hub: &HubClient, method: Method, ids: &[String], action: &str) -> 
         }
     }
     failed.map_or(Ok(()), Err)
-}
-
-fn in_path(id: &str) -> String {
-    id.bytes()
-        .map(|byte| match byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
-            true => char::from(byte).to_string(),
-            false => format!("%{byte:02X}"),
-        })
-        .collect()
 }

@@ -114,6 +114,16 @@ impl Answer {
     }
 }
 
+/// One segment of a path, or one value behind the `?`.
+pub fn in_path(id: &str) -> String {
+    id.bytes()
+        .map(|byte| match byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
+            true => char::from(byte).to_string(),
+            false => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

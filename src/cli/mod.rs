@@ -1,7 +1,9 @@
 //! The command line: what can be said, and what the exit codes mean. One file a command; client commands speak to a hub
 //! from outside, over HTTP and WebSocket, like any other client.
 
+mod commits;
 mod copy;
+mod cursor;
 mod dead;
 mod doctor;
 mod health;
@@ -86,6 +88,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>, acts: Acts) -> ExitCo
         Some(("restore", flags)) => copy::run(flags, acts.restore),
         Some(("publish", flags)) => client(flags, publish::run),
         Some(("subscribe", flags)) => client(flags, subscribe::run),
+        Some(("cursor", flags)) => client(flags, cursor::run),
         Some(("health", flags)) => client(flags, health::run),
         Some(("doctor", flags)) => client(flags, doctor::run),
         Some(("ingest", flags)) => client(dead_flags(flags), dead::run),
@@ -114,6 +117,10 @@ fn command() -> Command {
         .subcommand(client_command::<subscribe::Arguments>(
             "subscribe",
             "Print messages as they come, one JSON line each",
+        ))
+        .subcommand(client_command::<cursor::Arguments>(
+            "cursor",
+            "Places in topics that a hub remembers: list, show, set, delete",
         ))
         .subcommand(client_command::<health::Arguments>("health", "Ask a hub how it is; exit 0 if it lives, else 1"))
         .subcommand(client_command::<doctor::Arguments>(

@@ -13,6 +13,7 @@ use tungstenite::client::IntoClientRequest;
 use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tungstenite::{Error, Message};
 
+use super::commits::Commits;
 use super::hub::Address;
 use super::{Exit, Stop, output};
 use crate::document::{self, Members, quote};
@@ -44,6 +45,15 @@ pub struct Arguments {
     /// Begin with what was stored since then: 90s, 15m, 1h or 2d ago, or a time like 2026-11-25T12:00:00Z
     #[arg(long, value_name = "WHEN", value_parser = Since::parse)]
     since: Option<Since>,
+    /// Begin where this cursor of the hub stands, in each topic; one that is not there begins now
+    #[arg(long, value_name = "CURSOR", conflicts_with_all = ["last", "after", "since"])]
+    cursor: Option<String>,
+    /// Where a cursor begins that is not there: newest or oldest
+    #[arg(long, value_name = "WHERE", requires = "cursor", value_parser = ["newest", "oldest"])]
+    first: Option<String>,
+    /// Move the cursor behind what was printed
+    #[arg(long, requires = "cursor")]
+    commit: bool,
     /// Stop after N messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -127,6 +137,10 @@ struct Follower<'a> {
     at: HashMap<String, String>,
     left: Option<u64>,
     strict: bool,
+    cursor: Option<&'a str>,
+    first: Option<&'a str>,
+    /// Printed and not committed; `None`: nothing is to be committed.
+    commits: Option<Commits>,
     /// Whether this connection got its `hello`.
     greeted: bool,
     /// Time without a frame after which the line is dead.
@@ -143,6 +157,9 @@ impl<'a> Follower<'a> {
             at: after.collect(),
             left: arguments.count,
             strict: arguments.strict,
+            cursor: arguments.cursor.as_deref(),
+            first: arguments.first.as_deref(),
+            commits: arguments.commit.then(Commits::default),
             greeted: false,
             patience: CONNECT_TIME,
         }
@@ -157,23 +174,51 @@ impl<'a> Follower<'a> {
                 (None, None, Some(since)) => format!(",\"since\":{}", since.json()),
                 (None, None, None) => String::new(),
             };
-            let frame = format!("{{\"sub\":{}{start}}}", quote(topic));
+            let cursor = match (self.cursor, self.first.filter(|_| start.is_empty())) {
+                (Some(cursor), Some(first)) => format!(",\"cursor\":{},\"first\":{}", quote(cursor), quote(first)),
+                (Some(cursor), None) => format!(",\"cursor\":{}", quote(cursor)),
+                (None, _) => String::new(),
+            };
+            let frame = format!("{{\"sub\":{}{start}{cursor}}}", quote(topic));
             if let Err(error) = socket.send(Message::text(frame)).await {
                 return Ok(Ended::Lost(error.to_string()));
             }
         }
+        if let Some(commits) = &mut self.commits {
+            commits.on_cut(Instant::now());
+        }
+        let mut heard = Instant::now();
         loop {
-            let frame = match timeout(self.patience, socket.next()).await {
+            let due = self.commits.as_ref().and_then(|commits| commits.wait(Instant::now()));
+            let silent = self.patience.saturating_sub(heard.elapsed());
+            let frame = match timeout(due.unwrap_or(silent).min(silent), socket.next()).await {
+                Err(_) if heard.elapsed() < self.patience => {
+                    if let Err(error) = self.commit(&mut socket).await {
+                        return Ok(Ended::Lost(error.to_string()));
+                    }
+                    continue;
+                }
                 Err(_) => return Ok(Ended::Lost(format!("nothing came for {} s", self.patience.as_secs()))),
                 Ok(None) => return Ok(Ended::Lost("the connection ended".into())),
                 Ok(Some(Err(error))) => return Ok(Ended::Lost(error.to_string())),
                 Ok(Some(Ok(frame))) => frame,
             };
+            heard = Instant::now();
             let ended = match frame {
                 Message::Text(text) => self.on_frame(&text)?,
                 Message::Close(Some(close)) => Some(on_close(close.code.into(), &close.reason)?),
                 _ => None,
             };
+            // A flood of messages leaves no silence to commit in.
+            if due.is_some_and(|due| due.is_zero())
+                && ended.is_none()
+                && let Err(error) = self.commit(&mut socket).await
+            {
+                return Ok(Ended::Lost(error.to_string()));
+            }
+            if let Some(Ended::Done) = ended {
+                self.finish(&mut socket).await?;
+            }
             if let Some(ended) = ended {
                 let _ = timeout(FIRST_WAIT, socket.close(None)).await;
                 return Ok(ended);
@@ -181,13 +226,65 @@ impl<'a> Follower<'a> {
         }
     }
 
+    /// Sends what is to be committed now.
+    async fn commit(&mut self, socket: &mut Socket) -> Result<(), Error> {
+        let (Some(cursor), Some(commits)) = (self.cursor, &mut self.commits) else { return Ok(()) };
+        for frame in commits.take(cursor, Instant::now()) {
+            socket.send(Message::text(frame)).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until what was printed is committed.
+    async fn finish(&mut self, socket: &mut Socket) -> Result<(), Stop> {
+        let all = async {
+            while self.commits.as_ref().is_some_and(|commits| !commits.is_done()) {
+                self.commit(socket).await.ok()?;
+                if let Message::Text(text) = socket.next().await?.ok()? {
+                    self.on_committed(&text);
+                }
+            }
+            Some(())
+        };
+        match timeout(CONNECT_TIME, all).await {
+            Ok(Some(())) => Ok(()),
+            _ => Err(Stop::new(Exit::Failed, "what was printed last is not known to be committed; it may come again")),
+        }
+    }
+
+    /// Takes the answer to a commit; `false`: it is another frame.
+    fn on_committed(&mut self, text: &str) -> bool {
+        let (Some(commits), Ok(mut frame)) = (&mut self.commits, Members::read(text.as_bytes(), "a frame", DEPTH))
+        else {
+            return false;
+        };
+        let mut word = |name: &str| frame.text(name).ok().flatten().map(String::from);
+        let topic = word("topic").unwrap_or_default();
+        if word("ok").as_deref() == Some("commit") {
+            commits.on_answer(&topic, word("committed").as_deref(), Instant::now());
+            return true;
+        }
+        match (word("error"), word("for").as_deref()) {
+            // Another reader of this cursor is further on.
+            (Some(error), Some("commit")) if Reason::parse(&error).is_some_and(|reason| !reason.is_passing()) => {
+                output::notice(&format!("{topic}: not committed: {}", word("text").unwrap_or_default()));
+                commits.on_answer(&topic, None, Instant::now());
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn on_frame(&mut self, text: &str) -> Result<Option<Ended>, Stop> {
+        if self.on_committed(text) {
+            return Ok(None);
+        }
         let mut frame = Members::read(text.as_bytes(), "a frame", DEPTH)
             .map_err(|problem| Stop::new(Exit::Failed, format!("not a frame of a hub: {}", problem.text)))?;
         let mut word = |name: &str| frame.text(name).ok().flatten().map(String::from);
         let (topic, at) = (word("topic"), word("at"));
-        if let (Some(topic), Some(at)) = (&topic, at) {
-            self.at.insert(topic.clone(), at);
+        if let (Some(topic), Some(at)) = (&topic, &at) {
+            self.at.insert(topic.clone(), at.clone());
         }
         if let Some(error) = word("error") {
             return self.on_error(&error, &word("text").unwrap_or_default());
@@ -207,6 +304,9 @@ impl<'a> Follower<'a> {
         }
         if frame.has("data") && topic.is_some() {
             output::line(text)?;
+            if let (Some(commits), Some(topic), Some(at)) = (&mut self.commits, &topic, &at) {
+                commits.on_printed(topic, at, Instant::now());
+            }
             self.left = self.left.map(|left| left - 1);
         }
         Ok((self.left == Some(0)).then_some(Ended::Done))

@@ -77,8 +77,8 @@ pub struct Opened {
 /// The contract of whoever keeps cursors, a second one beside `Store` and kept by the same.
 ///
 /// Its futures start their work when they are made, and calls about one cursor are applied in that order, also behind
-/// appends and reads that were made before. Each call is atomic. What it answers with `Ok` is as durable as an append
-/// that is answered so. A cursor outlives its messages: it stays until it has been unused for as long as the bounds
+/// appends and reads that were made before. Each call is atomic. What it answers with `Ok` is as durable as what the store
+/// writes by itself; no higher level is waited for, since a commit that is lost only lets messages come again. A cursor outlives its messages: it stays until it has been unused for as long as the bounds
 /// say, and while it is there the record of its topic (the epochs) stays as well, so that a topic in which nothing
 /// happens for long is still resumed with proof.
 pub trait Cursors: Send + Sync + 'static {
@@ -145,6 +145,16 @@ pub enum CursorError {
     TooMany(usize),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl CursorError {
+    /// What the store has failed with, if it has.
+    pub fn of_store(&self) -> Option<&StoreError> {
+        match self {
+            CursorError::Store(error) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 impl From<CursorError> for Problem {

@@ -87,10 +87,7 @@ impl Server {
         let channels = Channels::new(shards);
         let (hub, sequencer) =
             Hub::with_memory(opened.store.clone(), channels.to_shards.clone(), options.history_cache);
-        let hub = match opened.cursors {
-            Some(cursors) => hub.with_cursors(cursors),
-            None => hub,
-        };
+        let hub = hub.with_cursors(opened.cursors);
         let (http, admin_address) = (public.address, admin.as_ref().map(|a| a.address));
         let dispatcher = start_dispatcher(&hub, options, opened.embedded_dead, tries).await?;
         let door = dispatcher.as_ref().and_then(Dispatcher::door);

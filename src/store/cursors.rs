@@ -41,6 +41,22 @@ pub(super) trait Queue: Send + Sync + 'static {
 /// The cursors of a store.
 pub(super) struct Desk<Q>(pub Arc<Q>);
 
+impl Ask {
+    pub fn topic(&self) -> &Topic {
+        match self {
+            Ask::Open { key, .. } | Ask::Commit { key, .. } | Ask::Find { key } | Ask::Remove { key } => &key.topic,
+            Ask::List { topic, .. } => topic,
+        }
+    }
+
+    pub fn owner(&self) -> &Owner {
+        match self {
+            Ask::Open { key, .. } | Ask::Commit { key, .. } | Ask::Find { key } | Ask::Remove { key } => &key.owner,
+            Ask::List { owner, .. } => owner,
+        }
+    }
+}
+
 impl<Q: Queue> Desk<Q> {
     /// Asks, and takes out of the answer what is of the kind that was asked for.
     fn ask<T: Send + 'static>(

@@ -120,7 +120,7 @@ pub struct Held {
 
 pub struct Opened {
     pub store: Arc<dyn Store>,
-    pub cursors: Option<Arc<dyn Cursors>>,
+    pub cursors: Arc<dyn Cursors>,
     /// Where the hub's own door keeps its dead letters: an embedded store has it, Redis keeps them beside its streams.
     pub embedded_dead: Option<Arc<dyn DeadLetterBox>>,
 }
@@ -140,7 +140,7 @@ async fn open_any(url: &str, options: Options) -> Result<Opened, OpenError> {
     match url.split(':').next().unwrap_or_default() {
         "memory" if url == "memory" => {
             let embedded::Ends { store, cursors, dead } = embedded::open_in_memory(&options)?;
-            Ok(Opened { store, cursors: Some(cursors), embedded_dead: Some(dead) })
+            Ok(Opened { store, cursors, embedded_dead: Some(dead) })
         }
         "disk" => {
             let folder = folder(url)?;
@@ -148,7 +148,7 @@ async fn open_any(url: &str, options: Options) -> Result<Opened, OpenError> {
             let opened = tokio::task::spawn_blocking(move || embedded::open_on_disk(&folder, &options)).await;
             let opened = opened.expect("opening does not panic");
             let embedded::Ends { store, cursors, dead } = opened.map_err(|e| OpenError::Disk(e.to_string()))?;
-            Ok(Opened { store, cursors: Some(cursors), embedded_dead: Some(dead) })
+            Ok(Opened { store, cursors, embedded_dead: Some(dead) })
         }
         _ if endpoint::is_redis(url) => {
             let own = redis::RedisOptions {
@@ -159,13 +159,14 @@ async fn open_any(url: &str, options: Options) -> Result<Opened, OpenError> {
                 replicas: options.replicas,
                 replica_wait: options.replica_wait,
                 fsync: options.fsync,
+                cursors: options.cursors,
                 feed_messages: options.feed_capacity,
                 connect_timeout: options.connect_timeout,
                 response_timeout: options.response_timeout,
                 ..redis::RedisOptions::default()
             };
             let store = redis::open(url, own).await?;
-            Ok(Opened { store: Arc::new(store), cursors: None, embedded_dead: None })
+            Ok(Opened { cursors: store.cursors(), store: Arc::new(store), embedded_dead: None })
         }
         _ => Err(OpenError::Unknown(without_password(url))),
     }

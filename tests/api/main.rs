@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod browsers;
+mod cursors;
 mod dead_letters;
 mod description;
 mod health;
@@ -61,7 +62,7 @@ pub async fn start_with(setup: Setup) -> Api {
     let listener = setup.listener.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let asked = troubles.clone();
     let router = api::router(ApiState {
-        hub: Hub::new(opened.store.clone()),
+        hub: Hub::new(opened.store.clone()).with_cursors(opened.cursors),
         dead: if setup.without_ingest { None } else { Some(dead.clone()) },
         access: Arc::new(Access::new(listener, &setup.origins, &setup.hosts).unwrap()),
         limits: Arc::new(setup.limits),

@@ -1,4 +1,4 @@
--- What append.lua and read.lua share: the clock, the life of this Redis, and the record of a topic.
+-- What append.lua, read.lua and cursor.lua share: the clock, the life of this Redis, and the record of a topic.
 --
 -- A topic is a stream `log` (ids `<offset>-0`; fields: t = time, b = body, x = when it expires or 0, k = its key), a hash
 -- `vals` in mode `latest` (of each key, and of '' for messages without one, the newest offset and the bytes of its body)
@@ -156,6 +156,11 @@ local function trim(t)
   return steps > 0
 end
 
+-- A record lives as long as whoever needs it longest, messages or cursors: its time is only ever made longer.
+local function keep_record(meta, time)
+  if redis.call('PEXPIRE', meta, whole(time), 'NX') == 0 then redis.call('PEXPIRE', meta, whole(time), 'GT') end
+end
+
 -- Sets the times to live of log and record anew, an eighth of the age before that is needed and not at every write.
 local function keep_alive(t)
   if now < t.due then return false end
@@ -163,7 +168,7 @@ local function keep_alive(t)
   local time = t.keep.age + eighth + 1000
   redis.call('PEXPIRE', t.log, time)
   if t.mode == 'latest' then redis.call('PEXPIRE', t.vals, time) end
-  redis.call('PEXPIRE', t.meta, time + t.keep.record)
+  keep_record(t.meta, time + t.keep.record)
   t.due = now + eighth
   return true
 end

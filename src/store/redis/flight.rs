@@ -7,6 +7,7 @@ use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 
+use super::cursors::{CursorCall, Use};
 use super::facts;
 use super::greeting::Host;
 use super::lives::Known;
@@ -34,10 +35,22 @@ pub(super) enum Errand {
         answer: oneshot::Sender<Result<Stretch, StoreError>>,
         _weight: Weight,
     },
+    Cursors(CursorCall),
     /// To see whether Redis answers, and whether its settings are still good.
     Probe,
     /// To make a script known, or to be let in; whether that worked, the calls tell.
     Load,
+}
+
+impl Errand {
+    /// The lane in which it must not be overtaken.
+    pub fn lane(&self) -> Option<u16> {
+        match self {
+            Errand::Append { lane, .. } => Some(*lane),
+            Errand::Cursors(call) => Some(call.lane),
+            Errand::Read { .. } | Errand::Probe | Errand::Load => None,
+        }
+    }
 }
 
 impl Flight {
@@ -86,6 +99,7 @@ pub(super) struct Packer {
 
 enum Step {
     Append(Call),
+    Cursors(CursorCall),
     Read(Ask, oneshot::Sender<Result<Stretch, StoreError>>, Weight),
 }
 
@@ -103,11 +117,11 @@ impl Packer {
         self.bytes += append.publication.body.as_bytes().len();
         let open = self.steps[self.sealed..].iter().rposition(|step| match step {
             Step::Append(call) => call.lane == lane && call.asking == asking,
-            Step::Read(..) => false,
+            Step::Read(..) | Step::Cursors(_) => false,
         });
         let open = open.map(|step| self.sealed + step).filter(|&step| match &self.steps[step] {
             Step::Append(call) => call.has_room(&append),
-            Step::Read(..) => false,
+            Step::Read(..) | Step::Cursors(_) => false,
         });
         let step = open.unwrap_or_else(|| {
             self.steps.push(Step::Append(Call::new(lane, asking)));
@@ -128,6 +142,16 @@ impl Packer {
         (earlier != step).then(|| mark_of(&before))
     }
 
+    /// Uses of cursors that follow one another go together; appends after them go in calls of their own.
+    pub fn cursor(&mut self, lane: u16, one: Use) {
+        self.messages += 1;
+        match self.steps.last_mut() {
+            Some(Step::Cursors(call)) if call.takes(lane, one.asking) => call.add(one),
+            _ => self.steps.push(Step::Cursors(CursorCall::new(lane, one))),
+        }
+        self.sealed = self.steps.len();
+    }
+
     pub fn read(&mut self, ask: Ask, answer: oneshot::Sender<Result<Stretch, StoreError>>, weight: Weight) {
         self.messages += 1;
         self.bytes += ask.limit.bytes / READ_SHARE;
@@ -143,6 +167,11 @@ impl Packer {
                     flight.announce(call.asking);
                     let (command, asked) = call.encode(&host.names, &host.scripts, lives, dice);
                     flight.add(Errand::Append { lane: call.lane, asked }, command);
+                }
+                Step::Cursors(call) => {
+                    flight.announce(call.asking);
+                    let command = call.encode(&host.names, &host.scripts, dice);
+                    flight.add(Errand::Cursors(call), command);
                 }
                 Step::Read(ask, answer, weight) => {
                     flight.announce(ask.asking);

@@ -3,6 +3,7 @@
 //! Topics live in groups, and all keys of a group share a hash tag, so that one script call may touch many topics of a
 //! group in a Redis Cluster too. The number of groups is written into the store when it is first opened.
 
+use crate::domain::cursor::Owner;
 use crate::domain::name::Topic;
 use crate::endpoint::{crc16, slot_of};
 
@@ -86,6 +87,11 @@ pub(super) fn vals(base: &str, topic: &Topic) -> String {
     format!("{base}vals:{topic}")
 }
 
+/// Where the cursors of one owner in a topic are. A `/` cannot stand in a topic's name, so no two share it.
+pub(super) fn cursors(base: &str, topic: &Topic, owner: &Owner) -> String {
+    format!("{base}cursors:{topic}/{}", owner.as_str())
+}
+
 /// A `/` cannot stand in a topic's name, so no topic and key share their name with another topic and key.
 pub(super) fn idempotency(base: &str, topic: &Topic, key: &str) -> String {
     format!("{base}idem:{topic}/{key}")
@@ -109,6 +115,8 @@ mod tests {
         assert_eq!(Keys::new("fanfare".into(), 256, 3).channel(&news), "fanfare:{t41}:feed@3:news");
         assert_eq!(Keys::topic_of("fanfare:{t41}:feed@3:a:b"), Some("a:b"));
         assert_eq!(idempotency(&base, &news, "o-17"), "fanfare:{t41}:idem:news/o-17");
+        assert_eq!(cursors(&base, &news, &Owner::anonymous()), "fanfare:{t41}:cursors:news/");
+        assert_eq!(cursors(&base, &news, &Owner::user("ann")), "fanfare:{t41}:cursors:news/ann");
         assert_eq!(keys.groups(), "fanfare:groups");
     }
 }

@@ -5,6 +5,7 @@
 //! their way back after an outage of any length, for ever. An `Ok` means that Redis has answered so.
 
 mod cluster;
+mod cursors;
 mod facts;
 mod feed;
 mod flight;
@@ -41,6 +42,7 @@ use self::queue::{Batch, Entrance, Job, State, queue};
 use self::scripts::Scripts;
 use self::topics::Outcome;
 use self::writer::Writer;
+use crate::domain::cursor::{CursorBounds, Cursors};
 use crate::domain::message::Durability;
 use crate::domain::name::Topic;
 use crate::domain::store::{
@@ -48,6 +50,7 @@ use crate::domain::store::{
 };
 use crate::domain::topic::{Mode, Rule, TopicSettings};
 use crate::endpoint::{Chart, Endpoint, Patience};
+use crate::store::cursors::Desk;
 
 /// How often a page is tried to be read while the topic changes under our hands.
 const READS: u32 = 16;
@@ -67,6 +70,7 @@ pub struct RedisOptions {
     pub replica_wait: Duration,
     /// What the operator says of `appendfsync`, where the server does not tell.
     pub fsync: Option<String>,
+    pub cursors: CursorBounds,
     pub connect_timeout: Duration,
     /// How long an answer may take before the connection is gives up.
     pub response_timeout: Duration,
@@ -96,6 +100,7 @@ impl Default for RedisOptions {
             replicas: 1,
             replica_wait: Duration::from_secs(1),
             fsync: None,
+            cursors: CursorBounds::default(),
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(5),
             ping: Duration::from_secs(2),
@@ -155,7 +160,7 @@ pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenEr
     }
     let names = Keys::new(options.prefix.clone(), options.groups, endpoint.database());
     let sharded = endpoint.seeds().is_some();
-    let scripts = Arc::new(Scripts::new(&options.retention, &options.rules, sharded));
+    let scripts = Arc::new(Scripts::new(&options.retention, &options.rules, options.cursors, sharded));
     let lives = Arc::new(Lives::new(vec![String::new()]));
     let host = Arc::new(Host { endpoint, options, names, scripts, lives });
     let runtime = Handle::current();
@@ -198,6 +203,13 @@ fn check_level(host: &Host, greeting: &Greeting, levels: &Levels) -> Result<(), 
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+impl RedisStore {
+    /// Its cursors, which wait for Redis in the same queue.
+    pub fn cursors(&self) -> Arc<dyn Cursors> {
+        Arc::new(Desk(Arc::new(self.entrance.clone())))
     }
 }
 

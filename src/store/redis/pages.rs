@@ -100,13 +100,7 @@ impl Stretch {
 
     fn decode_parts(parts: Vec<Value>) -> Option<Stretch> {
         let [lives, head, oldest, first, cut, from, to, messages] = <[Value; 8]>::try_from(parts).ok()?;
-        let known: Option<Vec<(Epoch, u64)>> = text_of(&lives)?
-            .split(',')
-            .map(|life| {
-                let (epoch, base) = life.split_once(':')?;
-                Some((epoch.parse().ok()?, base.parse().ok()?))
-            })
-            .collect();
+        let lives = lives_of(&lives)?;
         let Value::Array(messages) = messages else { return None };
         let messages: Option<Vec<_>> = messages
             .into_iter()
@@ -123,7 +117,7 @@ impl Stretch {
             })
             .collect();
         Some(Stretch {
-            lives: Lives::new(known.filter(|lives| !lives.is_empty())?),
+            lives,
             head: number(&head)?,
             oldest: number(&oldest)?,
             first: number(&first)?,
@@ -161,6 +155,18 @@ impl Stretch {
         let page = Page { mode, start, messages, end: Position::new(start.epoch, end), head, missing };
         if only_expired { Judged::Further(page) } else { Judged::Page(page) }
     }
+}
+
+/// The lives of a topic as its record holds them.
+pub(super) fn lives_of(value: &Value) -> Option<Lives> {
+    let known: Option<Vec<(Epoch, u64)>> = text_of(value)?
+        .split(',')
+        .map(|life| {
+            let (epoch, base) = life.split_once(':')?;
+            Some((epoch.parse().ok()?, base.parse().ok()?))
+        })
+        .collect();
+    Some(Lives::new(known.filter(|lives| !lives.is_empty())?))
 }
 
 /// A read that Redis refuses; nothing can have been stored by it.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::cursors::Use;
 use super::levels::Levels;
 use super::pages::{Ask, Stretch};
 use super::topics::Outcome;
@@ -22,6 +23,7 @@ pub(super) const CALLS: usize = 8 * 1024;
 pub(super) enum Job {
     Append(Batch),
     Read(Ask, oneshot::Sender<Result<Stretch, StoreError>>, Weight),
+    Cursor(Use),
     Close(oneshot::Sender<()>),
 }
 
@@ -179,6 +181,7 @@ impl Job {
     pub fn refuse(self, error: &StoreError) {
         match self {
             Job::Append(batch) => batch.finish_with(error),
+            Job::Cursor(one) => one.refuse(error),
             Job::Read(_, answer, _) => drop(answer.send(Err(error.clone()))),
             Job::Close(done) => drop(done.send(())),
         }

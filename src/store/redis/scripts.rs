@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Script, Value};
 
+use crate::domain::cursor::CursorBounds;
 use crate::domain::position::{Epoch, MAX_OFFSET, Position};
 use crate::domain::store::{Retention, StoreError};
 use crate::domain::topic::{Rule, Rules, TopicSettings};
@@ -18,10 +19,12 @@ pub(super) struct Lua {
     digest: String,
 }
 
-/// The two scripts, and the settings that every call tells them.
+/// The scripts, and the settings that every call tells them.
 pub(super) struct Scripts {
     pub append: Lua,
     pub read: Lua,
+    pub cursor: Lua,
+    pub cursors: CursorBounds,
     pub rules: Rules,
     window: String,
     /// For a cluster, where channels have slots as keys have.
@@ -29,7 +32,7 @@ pub(super) struct Scripts {
 }
 
 impl Scripts {
-    pub fn new(retention: &Retention, rules: &[Rule], sharded: bool) -> Scripts {
+    pub fn new(retention: &Retention, rules: &[Rule], cursors: CursorBounds, sharded: bool) -> Scripts {
         let publish = if sharded { "SPUBLISH" } else { "PUBLISH" };
         let lua = |own: &str| {
             let text = format!("local PUBLISH = '{publish}'\n{}{own}", include_str!("common.lua"));
@@ -38,6 +41,8 @@ impl Scripts {
         Scripts {
             append: lua(include_str!("append.lua")),
             read: lua(include_str!("read.lua")),
+            cursor: lua(include_str!("cursor.lua")),
+            cursors,
             rules: Rules::new(retention.into(), rules),
             window: millis(retention.idempotency_window),
             sharded,
@@ -45,9 +50,16 @@ impl Scripts {
     }
 }
 
+impl Scripts {
+    /// Commands that make Redis know them all.
+    pub fn load(&self) -> [Cmd; 3] {
+        [self.append.load(), self.read.load(), self.cursor.load()]
+    }
+}
+
 impl Lua {
     /// A command that makes Redis know the script.
-    pub fn load(&self) -> Cmd {
+    fn load(&self) -> Cmd {
         let mut cmd = redis::cmd("SCRIPT");
         cmd.arg("LOAD").arg(&self.text);
         cmd

@@ -17,6 +17,7 @@ use super::queue::{Batch, Entrance, State, queue};
 use super::scripts::Scripts;
 use super::topics::{Outcome, Place};
 use super::writer::Writer;
+use crate::domain::cursor::CursorBounds;
 use crate::domain::message::{Body, Publication};
 use crate::domain::name::Topic;
 use crate::domain::store::{Append, Appended, StoreError};
@@ -35,7 +36,7 @@ impl Desk {
         let host = Arc::new(Host {
             endpoint: Endpoint::parse("redis://localhost").ok().unwrap(),
             names: Keys::new(options.prefix.clone(), options.groups, 0),
-            scripts: Arc::new(Scripts::new(&options.retention, &options.rules, false)),
+            scripts: Arc::new(Scripts::new(&options.retention, &options.rules, CursorBounds::default(), false)),
             lives: Arc::new(Lives::new(vec![String::new()])),
             options,
         });

@@ -200,6 +200,10 @@ impl Writer {
                     }
                 }
                 Job::Read(ask, answer, weight) => packer.read(ask, answer, weight),
+                Job::Cursor(one) => {
+                    let group = self.host.names.group_of(one.ask.topic());
+                    packer.cursor(if self.greeting.facts.is_cluster { group } else { 0 }, one);
+                }
                 Job::Close(done) => return Some(done),
             }
             let full = packer.messages() >= PIPELINE_MESSAGES || packer.bytes() >= PIPELINE_BYTES;
@@ -241,6 +245,7 @@ impl Writer {
                     }
                 }
                 Errand::Read { answer: to, .. } => drop(to.send(Stretch::decode(answer))),
+                Errand::Cursors(call) => call.settle(answer, self.host.scripts.cursors.each),
                 Errand::Probe => trouble = trouble.and(self.probed(&answer)),
                 Errand::Load => {}
             }
@@ -251,10 +256,9 @@ impl Writer {
     /// Somebody else loaded the script between two of our calls, so the newer one was carried out and the older one was
     /// not. Sent again it would come after the newer one: it must fail instead.
     fn overtake(&mut self, done: &Errand, unknown: &mut Vec<(Errand, Cmd)>) {
-        let Errand::Append { lane, .. } = done else { return };
-        let (late, rest) = std::mem::take(unknown).into_iter().partition::<Vec<_>, _>(
-            |(errand, _)| matches!(errand, Errand::Append { lane: other, .. } if other == lane),
-        );
+        let Some(lane) = done.lane() else { return };
+        let (late, rest) =
+            std::mem::take(unknown).into_iter().partition::<Vec<_>, _>(|(errand, _)| errand.lane() == Some(lane));
         *unknown = rest;
         for (errand, _) in late {
             self.refuse(errand, &StoreError::Unavailable("Redis lost our script for a moment".into()));
@@ -269,8 +273,7 @@ impl Writer {
         tracing::info!("Redis does not know our scripts (any more); loading them");
         let mut flight = Flight::default();
         // In the same pipeline, so that there is hardly a moment in which they could be unloaded again.
-        flight.add(Errand::Load, self.host.scripts.append.load());
-        flight.add(Errand::Load, self.host.scripts.read.load());
+        self.host.scripts.load().into_iter().for_each(|load| flight.add(Errand::Load, load));
         for (errand, command) in unknown.drain(..) {
             flight.add(errand, command);
         }
@@ -297,6 +300,7 @@ impl Writer {
                 };
                 let _ = answer.send(Err(StoreError::Unavailable(text)));
             }
+            Errand::Cursors(call) => call.refuse(error),
             Errand::Probe | Errand::Load => {}
         }
     }

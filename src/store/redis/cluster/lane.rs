@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::domain::store::{Append, StoreError};
 use crate::endpoint::Place;
+use crate::store::redis::cursors::Use;
 use crate::store::redis::pages::{Ask, Stretch};
 use crate::store::redis::queue::Weight;
 
@@ -38,6 +39,7 @@ pub enum Work {
         answer: oneshot::Sender<Result<Stretch, StoreError>>,
         weight: Weight,
     },
+    Cursor(Use),
 }
 
 /// Why a server did not carry a call out, if the call should be tried elsewhere or later.
@@ -238,7 +240,7 @@ mod tests {
     fn shown(pieces: impl IntoIterator<Item = Piece>) -> Vec<(u64, Vec<usize>)> {
         let places = |piece: Piece| match piece.work {
             Work::Append { items, .. } => (piece.number, items.into_iter().map(|(place, _)| place).collect()),
-            Work::Read { .. } => (piece.number, Vec::new()),
+            Work::Read { .. } | Work::Cursor(_) => (piece.number, Vec::new()),
         };
         pieces.into_iter().map(places).collect()
     }

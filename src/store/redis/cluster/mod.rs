@@ -24,13 +24,16 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use self::lane::{Elsewhere, Lane, Next, Piece, Work};
 pub(super) use self::masters::greet;
 use self::node::Node;
+use super::cursors::Use;
 use super::greeting::Host;
 use super::levels::Levels;
 use super::pages::{Ask, Stretch};
 use super::queue::{Batch, Job, State, Weight};
 use super::topics::Outcome;
+use crate::domain::cursor::CursorError;
 use crate::domain::store::{Append, Appended, StoreError};
 use crate::endpoint::{Chart, Place};
+use crate::store::cursors;
 
 /// How often lanes in trouble are looked at.
 const LOOK: Duration = Duration::from_millis(5);
@@ -62,6 +65,7 @@ struct Landed {
 enum Answer {
     Append(Vec<Outcome>),
     Read(Result<Stretch, StoreError>),
+    Cursor(Result<cursors::Answer, CursorError>),
 }
 
 impl Router {
@@ -144,6 +148,10 @@ impl Router {
                 let group = self.host.names.group_of(&ask.topic);
                 self.begin(group, Work::Read { ask, answer, weight });
             }
+            Job::Cursor(one) => {
+                let group = self.host.names.group_of(one.ask.topic());
+                self.begin(group, Work::Cursor(one));
+            }
             Job::Close(_) => {}
         }
     }
@@ -212,6 +220,17 @@ impl Router {
                 }
                 .boxed()
             }
+            Work::Cursor(one) => {
+                let (reply, answered) = oneshot::channel();
+                let weight = Weight::none(&self.state);
+                node.put(Job::Cursor(Use { ask: one.ask.clone(), reply, asking, _weight: weight }));
+                async move {
+                    let lost = || Err(StoreError::Unconfirmed("the connection was given up".into()).into());
+                    let answer = Answer::Cursor(answered.await.unwrap_or_else(|_| lost()));
+                    Landed { group, piece: Piece { number, work: Work::Cursor(one) }, answer }
+                }
+                .boxed()
+            }
         };
         self.flights.push(landing);
     }
@@ -245,6 +264,13 @@ impl Router {
                     None => drop(answer.send(told)),
                 }
             }
+            (Work::Cursor(one), Answer::Cursor(answer)) => {
+                let error = answer.as_ref().err().and_then(CursorError::of_store);
+                match error.and_then(Elsewhere::of) {
+                    Some(elsewhere) => bounced = Some((Work::Cursor(one), text_of(error), elsewhere)),
+                    None => one.settle(answer),
+                }
+            }
             _ => unreachable!("a piece is answered in its own kind"),
         }
         if let Some((work, why, elsewhere)) = bounced {
@@ -274,6 +300,7 @@ impl Router {
                 items.into_iter().for_each(|(item, _)| self.settle(whole, item, Err(error.clone())));
             }
             Work::Read { answer, .. } => drop(answer.send(Err(error))),
+            Work::Cursor(one) => one.refuse(&error),
         }
     }
 
