@@ -6,6 +6,7 @@ mod checker;
 #[path = "support/hub.rs"]
 mod hub;
 #[path = "support/node.rs"]
+#[allow(dead_code, reason = "each test binary uses its own part")]
 mod node;
 #[path = "support/redis.rs"]
 mod redis_server;
