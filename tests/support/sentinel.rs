@@ -258,7 +258,8 @@ impl SentinelProcess {
             format!("sentinel announce-ip 127.0.0.1\nsentinel announce-port {port}"),
             format!("sentinel monitor {MASTER} 127.0.0.1 {master} {QUORUM}"),
             format!("sentinel down-after-milliseconds {MASTER} {}", DOWN_AFTER.as_millis()),
-            format!("sentinel failover-timeout {MASTER} 6000\nsentinel parallel-syncs {MASTER} 1\n"),
+            // Where they could not agree on who leads, they try again after twice this.
+            format!("sentinel failover-timeout {MASTER} 3000\nsentinel parallel-syncs {MASTER} 1\n"),
         ];
         std::fs::write(&path, lines.join("\n")).expect("a file");
         let mut child = Command::new("redis-sentinel")
