@@ -293,11 +293,13 @@ mod cluster {
         let cluster = CLUSTER.get_or_init(|| Cluster::start(NODE_TIMEOUT));
         let prefix = format!("case{}", CASES.fetch_add(1, Ordering::Relaxed));
         let taken = format!("{prefix}:{{t41}}:idem:news/taken");
+        // As with sentinels: the level that replicas give has tests of its own.
         let options = Options {
             prefix,
             retention,
             rules: support::rules(),
             cursors: super::cursors::BOUNDS,
+            replicas: 0,
             ..Options::default()
         };
         let opened = open(&cluster.url(), options).await.expect("a store on a cluster opens");
