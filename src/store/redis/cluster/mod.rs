@@ -5,6 +5,7 @@
 //! ever sent twice: what may have been carried out is `Unconfirmed`. A master that is away fails its own groups at once, and
 //! the others go on.
 
+mod condition;
 pub(super) mod feed;
 mod lane;
 mod masters;
@@ -26,7 +27,6 @@ pub(super) use self::masters::greet;
 use self::node::Node;
 use super::cursors::Use;
 use super::greeting::Host;
-use super::levels::Levels;
 use super::pages::{Ask, Stretch};
 use super::queue::{Batch, Job, State, Weight};
 use super::topics::Outcome;
@@ -343,50 +343,6 @@ impl Router {
             self.lanes.iter().filter_map(|lane| lane.home.as_ref()).collect();
         self.nodes.retain(|place, _| homes.contains(place));
         self.note();
-    }
-
-    /// Sees how the masters are.
-    fn note(&mut self) {
-        let (mut trouble, mut least) = (None, None::<Levels>);
-        let uncovered = self.lanes.iter().filter(|lane| lane.home.is_none()).count();
-        if uncovered > 0 {
-            trouble = Some(format!("no server of the cluster has the slots of {uncovered} groups of topics"));
-        }
-        for (place, node) in &self.nodes {
-            let condition = node.state.condition();
-            if let Some(away) = &condition.away {
-                trouble = Some(format!("{place} is away, its topics wait: {away}"));
-            } else if node.is_new() {
-                continue;
-            } else {
-                let levels = (*condition.levels).clone();
-                least = Some(match least {
-                    Some(least) => least.least(levels),
-                    None => levels,
-                });
-                trouble = trouble.or_else(|| condition.objection.clone());
-            }
-        }
-        self.note_lives();
-        let mut condition = self.state.condition();
-        if let Some(least) = least {
-            condition.levels = Arc::new(least);
-        }
-        if trouble.is_some() {
-            self.chart.doubt();
-        }
-        condition.objection = trouble;
-    }
-
-    /// A group whose server is not known or not there yet stays in the life that it was in.
-    fn note_lives(&self) {
-        let known = self.host.lives.known();
-        let life_of = |(lane, last): (&Lane, &String)| {
-            let node = lane.home.as_ref().and_then(|home| self.nodes.get(home))?;
-            node.state.condition().life.clone().or_else(|| Some(last.clone()))
-        };
-        let lives = self.lanes.iter().zip(known.all()).map(|pair| life_of(pair).unwrap_or_else(|| pair.1.clone()));
-        self.host.lives.set(lives.collect());
     }
 
     fn hurry(&mut self) {
