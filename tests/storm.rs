@@ -14,6 +14,13 @@ use storm::Crowd;
 const CLIENTS: usize = 1_000;
 const TOPICS: usize = 50;
 
+/// One read for each topic and a tenth more. Who is told by a starved machine to subscribe again begins a topic anew.
+fn judge(reads: u64, crowd: &Crowd) {
+    let again = crowd.asked_again();
+    eprintln!("{reads} reads of Redis for {TOPICS} topics, {again} subscriptions made again");
+    assert!(reads <= (TOPICS + TOPICS / 10) as u64 + 2 * again, "{reads} reads of Redis for {TOPICS} topics, {again}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_who_are_cut_at_once_come_back_whole_with_about_one_read_for_each_topic() {
     let redis = RedisServer::start();
@@ -25,9 +32,7 @@ async fn a_thousand_who_are_cut_at_once_come_back_whole_with_about_one_read_for_
     storm::publish(server.http, TOPICS, 20).await;
     let before = storm::scripts_run(&redis.url());
     crowd.come_back(30).await;
-    let reads = storm::scripts_run(&redis.url()) - before;
-    eprintln!("{reads} reads of Redis for {TOPICS} topics");
-    assert!(reads as usize <= TOPICS + TOPICS / 10, "{reads} reads of Redis for {TOPICS} topics");
+    judge(storm::scripts_run(&redis.url()) - before, &crowd);
     // They are live again.
     storm::publish(server.http, TOPICS, 1).await;
     crowd.hear(31, 0).await;
@@ -50,9 +55,7 @@ async fn who_comes_back_to_another_node_is_brought_up_to_date_by_as_few_reads() 
     crowd.move_to(second.http);
     let before = storm::scripts_run(&redis.url());
     crowd.come_back(30).await;
-    let reads = storm::scripts_run(&redis.url()) - before;
-    eprintln!("{reads} reads of Redis for {TOPICS} topics");
-    assert!(reads as usize <= TOPICS + TOPICS / 10, "{reads} reads of Redis for {TOPICS} topics");
+    judge(storm::scripts_run(&redis.url()) - before, &crowd);
     drop(crowd);
     second.stop().await;
 }

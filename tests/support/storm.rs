@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use fanfare::domain::position::Position;
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -30,6 +30,8 @@ struct Client {
     topic: String,
     at: Option<Position>,
     socket: Option<WebSocketStream<TcpStream>>,
+    /// How often it was told to ask again.
+    again: u64,
 }
 
 /// How long each took from the cut to having all, in order.
@@ -48,7 +50,7 @@ pub fn topic(n: usize) -> String {
 impl Crowd {
     /// So many clients, dealt out to the topics, each subscribed.
     pub async fn gather(http: SocketAddr, clients: usize, topics: usize) -> Crowd {
-        let client = |number| Client { number, topic: topic(number % topics), at: None, socket: None };
+        let client = |number| Client { number, topic: topic(number % topics), at: None, socket: None, again: 0 };
         let mut crowd = Crowd { http, clients: (0..clients).map(client).collect() };
         crowd.each(GATHERING, move |mut client| async move { client.join(http).await.then_some(client) }).await;
         crowd
@@ -66,11 +68,17 @@ impl Crowd {
     /// All lines end in the same moment, without a word.
     pub fn cut(&mut self) {
         for client in &mut self.clients {
+            client.again = 0;
             if let Some(socket) = client.socket.take() {
                 // The kernel resets the connection when it is dropped.
                 let _ = socket.get_ref().set_zero_linger();
             }
         }
+    }
+
+    /// How often a node that did not keep up told one of them to subscribe again.
+    pub fn asked_again(&self) -> u64 {
+        self.clients.iter().map(|client| client.again).sum()
     }
 
     /// From now on they connect there.
@@ -135,7 +143,18 @@ impl Client {
         };
         self.socket = Some(socket);
         let Some(_hello) = self.next().await else { return false };
-        let Some(answer) = self.next().await else { return false };
+        let answer = loop {
+            let Some(answer) = self.next().await else { return false };
+            // A node that is flooded may not bring the topic in time; it says when to ask again.
+            let Some(wait) = answer["retry_after"].as_f64() else { break answer };
+            self.again += 1;
+            tokio::time::sleep(Duration::from_secs_f64(wait)).await;
+            let after = self.at.map_or(String::new(), |at| format!(r#","after":"{at}""#));
+            let again = format!(r#"{{"sub":"{}"{after}}}"#, self.topic);
+            if self.socket.as_mut().expect("it is open").send(Message::text(again)).await.is_err() {
+                return false;
+            }
+        };
         let at: Position = answer["at"].as_str().unwrap_or_else(|| panic!("{answer}")).parse().expect("a position");
         if let Some(kept) = self.at {
             assert_eq!((&answer["resumed"], at), (&true.into(), kept), "resumed with proof: {answer}");
