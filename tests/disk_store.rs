@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fanfare::domain::error::Reason;
+use fanfare::domain::position::Position;
 use fanfare::domain::store::{GapCause, ReadFrom, ReadLimit, Store, StoreError};
+use fanfare::domain::topic::{Mode, Rule};
 use fanfare::store::{Opened, Options, open};
 use node::{Node, client};
 use serde_json::Value;
@@ -338,4 +340,45 @@ async fn on_a_full_volume_nothing_is_stored_the_rest_goes_on_and_all_is_well_onc
     let old = store.read(&news, ReadFrom::After(head.before()), ALL).await.unwrap();
     assert!(!matches!(old.missing.map(|m| m.why), Some(GapCause::Failover | GapCause::Epoch)), "{:?}", old.missing);
     store.close().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_is_opened_in_another_mode_goes_on_and_tells_what_is_no_longer_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let t = topic("t");
+    let options = |mode| {
+        let rule = Rule { mode: Some(mode), ..Rule::new("t".parse().unwrap()) };
+        Options { rules: vec![rule], ..Options::default() }
+    };
+    let (retention, live) = (Some(GapCause::Retention), Some(GapCause::Live));
+    let mut head = 0;
+    // What is stored, in which mode, and what follows an offset then.
+    for (mode, keys, from, kept, start, missing) in [
+        (Mode::Log, "ab-ab", 0, vec![1, 2, 3, 4, 5], 0, None),
+        (Mode::Latest, "b", 0, vec![3, 4, 6], 0, None),
+        (Mode::Latest, "", 0, vec![3, 4, 6], 0, None),
+        (Mode::Log, "", 0, vec![6], 5, retention),
+        (Mode::Log, "ab", 5, vec![6, 7, 8], 5, None),
+        (Mode::Live, "", 5, vec![], 8, live),
+        (Mode::Live, "a", 9, vec![], 9, None),
+        (Mode::Latest, "aab", 9, vec![11, 12], 9, None),
+        (Mode::Latest, "", 8, vec![11, 12], 9, retention),
+    ] {
+        let store = open_folder(folder.path(), options(mode)).await.store;
+        let items: Vec<_> = keys
+            .chars()
+            .map(|key| {
+                let mut item = item(&t, key.to_string());
+                item.publication.key = Some(key).filter(|key| *key != '-').map(|key| key.to_string().into());
+                item
+            })
+            .collect();
+        head += items.len() as u64;
+        assert!(store.append(items).await.iter().all(Result::is_ok));
+        let epoch = store.read(&t, ReadFrom::Last(0), ALL).await.unwrap().head.epoch;
+        let page = store.read(&t, ReadFrom::After(Position::new(epoch, from)), ALL).await.unwrap();
+        let told = (offsets(&page.messages), page.start.offset, page.missing.map(|m| m.why), page.head.offset);
+        assert_eq!(told, (kept, start, missing, head), "{mode:?} after {from}");
+        store.close().await;
+    }
 }
