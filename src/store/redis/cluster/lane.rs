@@ -70,6 +70,14 @@ impl Elsewhere {
     }
 }
 
+/// What a server said why it did not carry a call out.
+pub fn text_of(error: Option<&StoreError>) -> String {
+    match error {
+        Some(StoreError::Unavailable(text)) => text.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
 #[derive(Default)]
 pub struct Lane {
     /// Who serves the slot.

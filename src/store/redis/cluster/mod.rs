@@ -22,7 +22,7 @@ use slab::Slab;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use self::lane::{Elsewhere, Lane, Next, Piece, Work};
+use self::lane::{Elsewhere, Lane, Next, Piece, Work, text_of};
 pub(super) use self::masters::greet;
 use self::node::Node;
 use super::cursors::Use;
@@ -348,12 +348,5 @@ impl Router {
     fn hurry(&mut self) {
         let now = Instant::now();
         self.lanes.iter_mut().for_each(|lane| lane.hurry(now));
-    }
-}
-
-fn text_of(error: Option<&StoreError>) -> String {
-    match error {
-        Some(StoreError::Unavailable(text)) => text.clone(),
-        other => format!("{other:?}"),
     }
 }
