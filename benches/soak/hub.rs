@@ -60,8 +60,10 @@ pub fn serve(store: &str) {
     runtime.block_on(async {
         let flags = ["fanfare", "--insecure", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"];
         let store = format!("--store={store}");
-        // A client that pauses must find what it missed; what waits for one is small, so that it does fall behind.
-        let more = ["--redis-listen=127.0.0.1:0", "--history-messages=5000", "--outbox=128KiB", "--log=warn", &store];
+        // A client that pauses must find what it missed, and history must be full after the warm-up whatever the rate;
+        // what waits for a client is small, so that it does fall behind.
+        let kept = ["--history-messages=1000000", "--history-age=60s", "--outbox=128KiB"];
+        let more = ["--redis-listen=127.0.0.1:0", "--log=warn", &store].into_iter().chain(kept);
         let matches =
             clap::Command::new("fanfare").args(config::arguments()).get_matches_from(flags.into_iter().chain(more));
         let config = config::load(Mode::Serve, &matches, [], Path::new("/nonexistent")).expect("good flags");

@@ -8,8 +8,10 @@ use tokio::task::JoinHandle;
 
 use super::hub::Hub;
 
-const POSTING: usize = 4;
-const WRITING: usize = 2;
+const POSTING: usize = 16;
+const WRITING: usize = 8;
+/// A busy disk may take long; the client's own default is half a second.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of text in each message.
 const TEXT: usize = 120;
 
@@ -63,7 +65,9 @@ fn start(hub: &Hub, topics: &[String], rate: Option<f64>, end: Instant) -> JoinH
         let (published, topics) = (published.clone(), topics.to_vec());
         tasks.push(tokio::spawn(async move {
             let client = redis::Client::open(format!("redis://{door}")).expect("a URL");
-            let connection = client.get_multiplexed_async_connection().await.expect("the door is open");
+            let patience = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+            let connection = client.get_multiplexed_async_connection_with_config(&patience).await;
+            let connection = connection.expect("the door is open");
             paced(rate, end, |i| {
                 let (mut connection, published) = (connection.clone(), published.clone());
                 let mut command = redis::cmd("XADD");
