@@ -1,7 +1,6 @@
 //! Cursors through the built binary, over `kill -9`: each device resumes with exactly what it has not committed.
 
 #[path = "support/checker/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "the node's own reading of logs needs its marks")]
 mod checker;
 #[path = "support/hub.rs"]
 mod hub;
