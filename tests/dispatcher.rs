@@ -5,6 +5,8 @@
 mod bad_entries;
 #[path = "support/ingest.rs"]
 mod ingest;
+#[path = "dispatcher/kept.rs"]
+mod kept;
 #[path = "dispatcher/poison.rs"]
 mod poison;
 #[path = "support/redis.rs"]
@@ -238,21 +240,6 @@ async fn entries_that_publishers_trimmed_away_unread_are_told() {
     let notices = dispatcher.dead().notices().await.unwrap();
     assert_eq!(notices.len(), 1, "{notices:?}");
     assert!(notices[0].text.starts_with("6 entries of fanfare:in were trimmed"), "{notices:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_applied_long_ago_is_trimmed_and_what_was_not_read_never() {
-    let (server, house) = (RedisServer::start(), House::memory().await);
-    let mut connection = server.connection();
-    for n in 0..10 {
-        let _: String =
-            connection.xadd("fanfare:in", format!("{}-1", n + 1), &[("topic", "t"), ("data", "1")]).unwrap();
-    }
-    let dispatcher = house.bridge(&server.url()).await;
-    house.wait_for_count("t", 10).await;
-    // All of them are from 1970; only the last one is kept, as the cursor stands there.
-    until("they are trimmed", || async { server.connection().xlen::<_, u64>("fanfare:in").unwrap() == 1 }).await;
-    assert_eq!(dispatcher.dead().notices().await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

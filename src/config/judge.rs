@@ -72,11 +72,12 @@ pub fn judge_together(config: &Config, faults: &mut Vec<String>) {
     if options.ingest_stream == options.ingest_list {
         fault("ingest_list", format!("{:?} is the name of the stream already", options.ingest_list));
     }
-    let too_short = "must be at least `ingest_keep`, or entries are applied twice after a failover";
-    if options.retention.record < options.ingest_keep {
+    let too_short = "must be at least twice `ingest_keep`, or entries are applied twice after a failover";
+    let least = options.ingest_keep * 2;
+    if options.retention.record < least {
         fault("record_age", too_short.into());
     }
-    for rule in options.rules.iter().filter(|rule| rule.record.is_some_and(|record| record < options.ingest_keep)) {
+    for rule in options.rules.iter().filter(|rule| rule.record.is_some_and(|record| record < least)) {
         fault("topic", format!("{}: record_age: {too_short}", rule.pattern));
     }
 }

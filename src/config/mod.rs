@@ -156,6 +156,12 @@ impl Options {
             url => Ingest::Redis(url.to_string()),
         }
     }
+
+    /// How long the record of any topic is kept at least, and with it its fences.
+    pub fn shortest_record(&self) -> Duration {
+        let ruled = self.rules.iter().filter_map(|rule| rule.record);
+        ruled.fold(self.retention.record, Duration::min)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -191,7 +191,7 @@ pub const SETTINGS: &[Setting] = settings! {
         "history_age" seconds(1000, 3650 * DAY), Duration(retention.age),
             "How long a message is kept.";
         "record_age" seconds(60_000, 3650 * DAY), Duration(retention.record),
-            "How long the record of a topic (its epochs, its marks of ingest) outlives its messages.";
+            "How long the record of a topic (its epochs, its marks of ingest) outlives its messages; at least twice `ingest_keep`.";
         "history_cache" size(0, 1 << 40), Usize(history_cache),
             "Bytes of the newest messages of followed topics that this node keeps in memory, so that many who come back at \
              once need not all read the store; 0 keeps none.";
@@ -220,7 +220,7 @@ pub const SETTINGS: &[Setting] = settings! {
         "ingest_lease" seconds(500, 60), Duration(ingest_lease),
             "How long a partition belongs to a hub that has stopped renewing it.";
         "ingest_keep" seconds(0, DAY), Duration(ingest_keep),
-            "How long applied entries are kept, to be applied again where a failover lost them.";
+            "How long entries are kept after they were applied, to be applied again where a failover lost them.";
         "dead_letters" count(1, 1_000_000), Usize(dead_letters),
             "Entries that could not be used and are kept to be looked at; the oldest go first.";
     }

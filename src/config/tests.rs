@@ -140,10 +140,12 @@ fn rules_for_topics_are_given_in_every_way_and_keep_their_order() {
         "./fanfare.toml line 3, topics.\"b\": mode: \"lively\" does not fit",
         "./fanfare.toml line 5, topics.\"c\": a rule says at least one thing",
         "./fanfare.toml line 7, topics.\"d\": it takes a table",
-        "--topic: x: record_age: must be at least `ingest_keep`",
+        "--topic: x: record_age: must be at least twice `ingest_keep`",
     ] {
         assert!(faults.contains(part), "{part}\nis not in\n{faults}");
     }
+    let short = serve(&["--topic=x: record_age=3m; y: record_age=2d"], &[], None).unwrap();
+    assert_eq!(short.shortest_record(), std::time::Duration::from_secs(180));
     let both = "topic = \"a: mode=live\"\n[topics.b]\nmode = \"live\"\n";
     assert!(serve(&[], &[], Some(both)).unwrap_err().contains("say it in one way"));
 }
@@ -161,7 +163,7 @@ fn what_contradicts_itself_is_a_fault() {
         (&["--max-frame=8MiB", "--outbox=8MiB"], "max_batch_body: one message"),
         (&["--burst=5"], "--burst: is below `rate` (100)"),
         (&["--ingest-list=fanfare:in"], "--ingest-list: \"fanfare:in\" is the name of the stream"),
-        (&["--record-age=60s", "--ingest-keep=1h"], "--record-age: must be at least `ingest_keep`"),
+        (&["--record-age=119m", "--ingest-keep=1h"], "--record-age: must be at least twice `ingest_keep`"),
         (&["--store=redis://:6379"], "--store: not the URL of a Redis; it takes redis://"),
         (&["--store=rediss://r"], "--store: TLS to Redis is not in this version"),
         (&["--store=postgres://r"], "is no store"),

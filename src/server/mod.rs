@@ -225,6 +225,7 @@ async fn start_dispatcher(
             redis.partitions = options.ingest_partitions as u32;
             redis.terms = terms(options.ingest_lease);
             redis.keep = options.ingest_keep;
+            redis.held = redis.held.min(options.shortest_record() / 2);
             redis.dead_letters = options.dead_letters;
             redis.patience.connect = options.redis_connect;
             redis.patience.response = options.redis_answer;

@@ -6,7 +6,8 @@
 -- reason, text, the number of fields, the fields. Answer: 'lost', or how many dead letters had to go.
 local stream, owner, cursor, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 if redis.call('GET', owner) ~= ARGV[1] or redis.call('HGET', cursor, 'at') ~= ARGV[2] then return 'lost' end
-redis.call('HSET', cursor, 'at', ARGV[3])
+local time = redis.call('TIME')
+redis.call('HSET', cursor, 'at', ARGV[3], 'moved', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
 redis.call('HINCRBY', cursor, 'count', ARGV[4])
 
 local a = 7

@@ -33,8 +33,12 @@ pub struct Options {
     /// Streams, 1 by default.
     pub partitions: u32,
     pub terms: Terms,
-    /// How long applied entries are kept in their stream, 60 s.
+    /// How long entries are kept in their stream after they were applied, 60 s; up to twice that where they come
+    /// without a pause.
     pub keep: Duration,
+    /// The same while a part of the store is away, or what it may have lost is not made up for: an hour. Twice this must
+    /// not be more than the record of any topic is kept, or the fences are gone before the entries.
+    pub held: Duration,
     /// Dead letters kept of each partition, 10,000; the oldest go first.
     pub dead_letters: usize,
     /// Bytes of one entry that is read, 1 MiB; a larger one is a dead letter.
@@ -57,6 +61,7 @@ impl Options {
             partitions: 1,
             terms: Terms::default(),
             keep: Duration::from_secs(60),
+            held: Duration::from_secs(3600),
             dead_letters: 10_000,
             entry_bytes: 1024 * 1024,
             batch_bytes: 4 * 1024 * 1024,

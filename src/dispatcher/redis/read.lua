@@ -9,7 +9,8 @@
 -- The cursor is a hash: `at`, the last id that was committed; `count`, how many entries had been added to the stream
 -- up to there; `gen`, how often the stream began anew under the same server; `trimmed`,
 -- entries lost to publishers, and `trimmed_at`, when last; `seen` and `life`, the last id that was handed out and under
--- which life; `past`, such pairs of lives that ended, oldest first; `under`, see made_up.lua.
+-- which life; `past`, such pairs of lives that ended, oldest first; `under`, see made_up.lua; `moved`, when the cursor
+-- was last moved; `marked` and `marked_at`, where it stood at a moment before.
 --
 -- Why `seen`: after a restart or a failover the server has a new life, and fences of two lives are not compared, as ids
 -- may have been drawn twice. But what this record tells was written after the entries up to `seen`; where it has
@@ -51,14 +52,16 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local life = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '?'
 local info = facts()
-local state = redis.call('HMGET', cursor, 'at', 'count', 'gen', 'seen', 'life', 'past', 'under')
+local state = redis.call('HMGET', cursor, 'at', 'count', 'gen', 'seen', 'life', 'past', 'under', 'moved', 'marked',
+  'marked_at')
 local at, count, gen = state[1], tonumber(state[2] or 0), tonumber(state[3] or 0)
 local seen, old_life = state[4] or '0-0', state[5]
+local moved, marked, marked_at = tonumber(state[8]), state[9], tonumber(state[10])
 
 if not at or is_past(at, info.last) or info.added < count then
   -- The first time; or the stream is not the one that was read: somebody deleted it, and what it has now is new.
   if at and at ~= '0-0' then gen = gen + 1 end
-  at, count, seen = '0-0', info.added - info.length, '0-0'
+  at, count, seen, moved, marked = '0-0', info.added - info.length, '0-0', nil, nil
   redis.call('HSET', cursor, 'at', at, 'count', whole(count), 'gen', whole(gen))
 end
 if gen > 0 then life = life .. '.' .. whole(gen) end
@@ -120,14 +123,24 @@ if #entries > 0 and not again then
   if old_life and old_life ~= life then
     local past = (state[6] or '') .. old_life .. ' ' .. seen .. ' '
     local _, words = string.gsub(past, ' ', '')
-    if words > 8 then past = string.match(past, '^[^ ]+ [^ ]+ (.*)$') end
+    if words > 2 * 32 then past = string.match(past, '^[^ ]+ [^ ]+ (.*)$') end
     redis.call('HSET', cursor, 'past', past)
   end
   redis.call('HSET', cursor, 'seen', last, 'life', life)
 end
 
-local before = whole(now - keep) .. '-0'
-if is_past(before, at) then before = at end
-if before ~= '0-0' then redis.call('XTRIM', stream, 'MINID', before) end
+-- What counts is when an entry was applied, not when it was added: a backlog that was drained late is kept as long as
+-- any other. All up to the cursor was applied when it was last moved; all up to the mark, when that was set. The mark is
+-- set anew every `keep`, so where entries come without a pause they are kept for up to twice as long.
+local applied
+if moved and now - moved >= keep then
+  applied = at
+elseif not marked or not marked_at or is_past(marked, at) then
+  redis.call('HSET', cursor, 'marked', at, 'marked_at', whole(now))
+elseif now - marked_at >= keep then
+  applied = marked
+  redis.call('HSET', cursor, 'marked', at, 'marked_at', whole(now))
+end
+if applied and applied ~= '0-0' then redis.call('XTRIM', stream, 'MINID', applied) end
 
 return { life, at, whole(waiting), whole(trimmed), whole(now), state[7] or '', entries }

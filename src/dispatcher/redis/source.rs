@@ -19,9 +19,6 @@ use crate::telemetry;
 /// Pairs of fields kept of a dead entry, no more than one call of Redis' Lua can take. A usable entry has about ten.
 const MOST_PAIRS: usize = 2_000;
 
-/// How long applied entries are kept at least while a part of the store is away, or what it may have lost is not made up for.
-const HELD: Duration = Duration::from_secs(3600);
-
 pub(super) struct Scripts {
     claim: Script,
     release: Script,
@@ -88,8 +85,8 @@ impl RedisSource {
             return Ok(Some(batch));
         }
         let is_made_up = target.life.is_none() || target.life == self.made_up;
-        let usual = self.shared.options.keep;
-        let keep = if is_made_up && target.is_whole { usual } else { usual.max(HELD) };
+        let options = &self.shared.options;
+        let keep = if is_made_up && target.is_whole { options.keep } else { options.keep.max(options.held) };
         let Some(page) = self.read_page(most, keep).await? else {
             self.yield_a_moment().await;
             return Err(SourceError::Lost);
