@@ -90,7 +90,7 @@ fn beside(database: &Path) -> Result<Connection, DiskError> {
 }
 
 fn write(source: &Connection, part: &Path) -> Result<Whole, DiskError> {
-    fs::File::create(part)?;
+    make_private(part)?;
     let mut copy = Connection::open(part)?;
     {
         let backup = Backup::new(source, &mut copy)?;
@@ -107,6 +107,16 @@ fn write(source: &Connection, part: &Path) -> Result<Whole, DiskError> {
     copy.close().map_err(|(_, error)| error)?;
     fs::File::open(part)?.sync_all()?;
     Ok(whole)
+}
+
+/// Makes an empty file that its owner alone may read: it will hold every message. A file that an interrupted backup has
+/// left may be readable to others.
+fn make_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    if path.exists() {
+        fs::remove_file(path)?;
+    }
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
 }
 
 fn partial(to: &Path) -> PathBuf {

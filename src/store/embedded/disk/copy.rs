@@ -122,7 +122,6 @@ pub fn mend(connection: &Connection) -> Result<u64> {
         "DELETE FROM fences WHERE topic_id NOT IN (SELECT id FROM topics)",
         "DELETE FROM idempotency WHERE topic_id NOT IN (SELECT id FROM topics)",
         "DELETE FROM cursors WHERE topic_id NOT IN (SELECT id FROM topics)",
-        "DELETE FROM cursors WHERE topic_id NOT IN (SELECT id FROM topics)",
         "DELETE FROM messages WHERE topic_id NOT IN (SELECT id FROM topics)",
     ]
     .iter()

@@ -195,6 +195,22 @@ fn a_change_that_a_crash_broke_off_is_finished_or_forgotten() {
 }
 
 #[tokio::test]
+async fn a_backup_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (root, copy) = (folder.path().join("a"), folder.path().join("copy"));
+    let Ends { store, .. } = open_on_disk(&root, &Options::default()).unwrap();
+    store.append(vec![item("a", b"1".to_vec())]).await;
+    // What an interrupted one has left, for all to read.
+    let left = folder.path().join("copy.part");
+    std::fs::write(&left, "left").unwrap();
+    std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(back_up(&root, &copy).unwrap().messages, 1);
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_backup_is_one_moment_and_is_judged_before_it_is_restored() {
     let folder = tempfile::tempdir().unwrap();
     let (root, copy) = (folder.path().join("a"), folder.path().join("copy"));
