@@ -143,7 +143,9 @@ macro_rules! timed_cases {
                 retention_by_age_tells_what_is_missing
                 an_idempotency_key_is_forgotten_after_its_window
                 a_topic_outlives_its_messages_and_begins_anew_after_that
-                a_watched_topic_keeps_its_record;
+                a_watched_topic_keeps_its_record
+                times_never_descend_though_the_clock_goes_back
+                what_ends_by_time_ends_by_the_clock_though_it_went_back;
             cursors:
                 a_cursor_is_kept_as_long_as_it_is_used
                 a_cursor_that_is_over_makes_room

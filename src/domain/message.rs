@@ -36,9 +36,10 @@ impl fmt::Debug for Body {
 pub struct Message {
     pub topic: Topic,
     pub at: Position,
-    /// The store's clock when it was stored, milliseconds since 1970.
+    /// The store's clock when it was stored, milliseconds since 1970; never before that of an earlier message of the topic.
     pub time: u64,
-    /// When its time to live ends, by the same clock; it is not given out any more then.
+    /// When its time to live ends, by the same clock; it is not given out any more then. As it is fed, counted from `time`;
+    /// as it is read, from what the clock said, which lies before `time` where the clock went back.
     pub expires: Option<u64>,
     pub body: Body,
 }

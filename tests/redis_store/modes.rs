@@ -118,6 +118,66 @@ async fn what_nobody_writes_any_more_leaves_no_key_behind() {
     }
 }
 
+#[tokio::test]
+async fn times_never_descend_though_another_master_has_an_earlier_clock() {
+    const AHEAD: u64 = 4_000_000_000_000;
+    let minute = Duration::from_secs(60);
+    for mode in Mode::ALL {
+        let server = RedisServer::start();
+        let store = open_in(&server, mode).await;
+        let mut connection = server.connection();
+        let mut ear = Ear::open(&store);
+        ear.watch("t").await;
+        let put = async |ttl: Option<Duration>| {
+            // Two topics in one call, each with a time of its own.
+            let mut batch = vec![message("t", "x"), message("other", "x")];
+            batch[0].publication.ttl = ttl;
+            let key = ttl.map_or("-".into(), |ttl| ttl.as_secs().to_string());
+            batch[0].publication.key = Some(key.into());
+            let answers = store.append(batch).await;
+            let time = |n: usize| match answers[n] {
+                Ok(Appended::Stored { time, .. }) => time,
+                ref other => panic!("{other:?}"),
+            };
+            (time(0), time(1))
+        };
+        let first = put(None).await;
+        assert_eq!(first.0, first.1);
+        // As if the last message had come to a master whose clock is ahead of this one's.
+        let keys: Vec<String> = redis::cmd("KEYS").arg("fanfare:*:meta:t").query(&mut connection).unwrap();
+        redis::cmd("HSET").arg(&keys[0]).arg("new").arg(AHEAD).exec(&mut connection).unwrap();
+        let (ahead, elsewhere) = put(Some(minute)).await;
+        assert_eq!(ahead, AHEAD, "{mode:?}");
+        assert!((first.1..AHEAD).contains(&elsewhere), "{elsewhere}");
+        assert_eq!(put(Some(minute * 2)).await.0, AHEAD);
+        let noted: u64 = redis::cmd("HGET").arg(&keys[0]).arg("new").query(&mut connection).unwrap();
+        assert_eq!(noted, AHEAD);
+
+        let since = async |time| store.read(&topic("t"), ReadFrom::Since(time), ALL).await.unwrap();
+        for (time, from) in [(first.0, 1), (first.0 + 1, 2), (elsewhere, 2), (AHEAD, 2), (AHEAD + 1, 4)] {
+            let page = since(time).await;
+            if mode == Mode::Live {
+                assert_eq!(page.missing.is_some(), from < 4, "since {time}");
+                continue;
+            }
+            let told: Vec<(u64, u64)> = page.messages.iter().map(|m| (m.at.offset, m.time)).collect();
+            let expected = [(1, first.0), (2, AHEAD), (3, AHEAD)];
+            // Both may be of one millisecond.
+            let from = if time == elsewhere && elsewhere == first.0 { 1 } else { from };
+            assert_eq!((&told[..], page.missing), (&expected[from - 1..], None), "{mode:?} since {time}");
+            let ends = page.messages.iter().filter_map(|m| m.expires);
+            assert!(ends.into_iter().all(|ends| ends < AHEAD), "times to live stay on the clock of Redis");
+        }
+        let mut fed = Vec::new();
+        while fed.len() < 3 {
+            if let FeedEvent::Message(message) = ear.next().await {
+                fed.push((message.time, message.expires.map(|ends| ends - message.time)));
+            }
+        }
+        assert_eq!(fed, [(first.0, None), (AHEAD, Some(60_000)), (AHEAD, Some(120_000))]);
+    }
+}
+
 fn group_of(connection: &mut redis::Connection) -> String {
     let keys: Vec<String> = redis::cmd("KEYS").arg("fanfare:*:vals:t").query(connection).unwrap();
     let (_, rest) = keys[0].split_once("{t").unwrap();

@@ -124,3 +124,68 @@ pub async fn a_watched_topic_keeps_its_record<F: Future<Output = Subject>>(fresh
     clock.advance(SECOND * 3600);
     assert_eq!(store.read(&news, ReadFrom::Last(0), ALL).await.unwrap().head, head);
 }
+
+pub async fn times_never_descend_though_the_clock_goes_back<F: Future<Output = Subject>>(fresh: fn(Retention) -> F) {
+    let Subject { store, clock, guard: _guard, .. } = fresh(Retention::default()).await;
+    let clock = clock.expect("timed cases have a clock");
+    for name in ["news", "latest.a", "live.a"] {
+        let own = topic(name);
+        let mut told: Vec<(u64, u64)> = Vec::new();
+        // Of each message what the clock said, and the time that was answered.
+        for step in [0, 7, 7, -20, 1, 1, 6, 30, -1] {
+            let by = SECOND * i32::unsigned_abs(step);
+            if step < 0 {
+                clock.go_back(by)
+            } else {
+                clock.advance(by)
+            }
+            let mut item = item(&own, "x");
+            item.publication.key = Some(told.len().to_string().into());
+            let answer = store.append(vec![item]).await.remove(0);
+            let Ok(Appended::Stored { time, .. }) = answer else { panic!("{answer:?}") };
+            told.push((clock.now(), time));
+        }
+        assert!(told.is_sorted_by_key(|(_, time)| *time) && told.iter().all(|(said, time)| said <= time), "{told:?}");
+        assert_eq!(told[3].1, told[2].1, "the time of the newest before it: {told:?}");
+        assert_eq!(told[7].1, told[7].0, "the clock has caught up: {told:?}");
+        for since in told.iter().flat_map(|(said, time)| [*said, *time, time + 1]) {
+            let page = store.read(&own, ReadFrom::Since(since), ALL).await.unwrap();
+            let first = told.iter().position(|(_, time)| *time >= since).unwrap_or(told.len());
+            if name == "live.a" {
+                assert_eq!(page.missing.is_some(), first < told.len(), "since {since}");
+                continue;
+            }
+            let expected: Vec<u64> = (first as u64 + 1..=told.len() as u64).collect();
+            assert_eq!((offsets(&page.messages), page.missing), (expected, None), "{name} since {since}");
+            let stored: Vec<u64> = page.messages.iter().map(|message| message.time).collect();
+            assert_eq!(stored, told[first..].iter().map(|(_, time)| *time).collect::<Vec<_>>());
+        }
+    }
+}
+
+pub async fn what_ends_by_time_ends_by_the_clock_though_it_went_back<F: Future<Output = Subject>>(
+    fresh: fn(Retention) -> F,
+) {
+    let Subject { store, clock, guard: _guard, .. } = fresh(Retention::default()).await;
+    let clock = clock.expect("timed cases have a clock");
+    let news = topic("news");
+    let (watch, mut feed) = store.feed();
+    watch.watch(&news);
+    assert!(matches!(feed.next().await, Some(FeedEvent::Watching(_))));
+    stored(&store.append(vec![item(&news, "1")]).await[0]);
+    clock.go_back(SECOND * 3600);
+    stored(&store.append(vec![item_with_ttl(&news, "2", SECOND * 5)]).await[0]);
+    let mut fed = Vec::new();
+    while fed.len() < 2 {
+        if let Some(FeedEvent::Message(message)) = feed.next().await {
+            fed.push(message.expires.map(|expires| expires - message.time));
+        }
+    }
+    assert_eq!(fed, [None, Some(5_000)], "who hears it counts from its time");
+    clock.advance(SECOND * 4);
+    let page = store.read(&news, ReadFrom::Last(10), ALL).await.unwrap();
+    assert_eq!(offsets(&page.messages), [1, 2]);
+    clock.advance(SECOND);
+    let page = store.read(&news, ReadFrom::Last(10), ALL).await.unwrap();
+    assert_eq!(offsets(&page.messages), [1]);
+}

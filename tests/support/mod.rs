@@ -101,6 +101,10 @@ impl MovedClock {
         self.0.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
     }
 
+    pub fn go_back(&self, by: Duration) {
+        self.0.fetch_sub(by.as_millis() as u64, Ordering::SeqCst);
+    }
+
     pub fn reader(&self) -> Clock {
         let clock = self.clone();
         Arc::new(move || clock.now())

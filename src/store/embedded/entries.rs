@@ -85,7 +85,7 @@ impl Entries {
         readable.take(count as usize).last().map(|(offset, _)| *offset)
     }
 
-    /// The first that was stored at a time or later; times ascend as offsets do.
+    /// The first that was stored at a time or later; times never descend as offsets ascend.
     pub fn since(&self, time: u64) -> Option<u64> {
         match self {
             Entries::Row { first, entries } => {

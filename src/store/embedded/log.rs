@@ -98,7 +98,7 @@ impl Log<'_> {
             return Ok(Appended::Repeated { at, durability: self.bounds.durability });
         }
 
-        let at = self.store(id, publication, now)?;
+        let (at, time) = self.store(id, publication, now)?;
         if let (Some(key), Some(digest)) = (&publication.idempotency_key, digest) {
             let expires = now.saturating_add(millis(self.bounds.window));
             let known = KnownKey { digest, epoch: at.epoch.to_string(), offset: at.offset, expires, is_whole: true };
@@ -110,7 +110,7 @@ impl Log<'_> {
         while self.bytes > self.bounds.bytes {
             self.remove_oldest_of_all()?;
         }
-        Ok(Appended::Stored { at, time: now, durability: self.bounds.durability })
+        Ok(Appended::Stored { at, time, durability: self.bounds.durability })
     }
 
     pub fn read(&mut self, topic: &Topic, from: ReadFrom, limit: ReadLimit, now: u64) -> Result<Page, Failure> {
@@ -209,21 +209,24 @@ impl Log<'_> {
         }
     }
 
-    fn store(&mut self, id: usize, publication: &Publication, now: u64) -> Result<Position, Failure> {
+    /// Answers the time that it is of, too. Times never descend within a topic, though the clock does: `since` finds its
+    /// first message by that. What ends by time is counted on the clock.
+    fn store(&mut self, id: usize, publication: &Publication, now: u64) -> Result<(Position, u64), Failure> {
         let record = &mut self.topics[id];
         let (seq, offset) = (self.next_seq, record.head() + 1);
         let at = Position::new(record.lives.newest(), offset);
-        record.touched = record.touched.max(now);
+        let time = record.touched.max(now);
+        record.touched = time;
         if record.settings.mode == Mode::Live {
-            record.pass_to(offset, record.touched);
+            record.pass_to(offset, time);
             self.keep_head(id)?;
-            return Ok(at);
+            return Ok((at, time));
         }
         let (body, key) = (publication.body.as_bytes(), publication.key.as_deref());
         let expires = publication.ttl.map_or(0, |ttl| now.saturating_add(millis(ttl)));
-        self.tables.insert_message(&MessageRow { seq, topic: id, offset, time: now, expires, key, body })?;
+        self.tables.insert_message(&MessageRow { seq, topic: id, offset, time, expires, key, body })?;
         self.next_seq += 1;
-        let replaced = record.push(Entry { seq, bytes: body.len() as u32, time: now, expires }, key);
+        let replaced = record.push(Entry { seq, bytes: body.len() as u32, time, expires }, key);
         self.bytes += body.len() as u64 + MESSAGE_OVERHEAD;
         if expires != 0 {
             self.expiring.insert((expires, id, offset));
@@ -231,7 +234,7 @@ impl Log<'_> {
         if let Some((offset, entry)) = replaced.filter(|(_, entry)| entry.has_row()) {
             self.forget(id, offset, entry)?;
         }
-        Ok(at)
+        Ok((at, time))
     }
 
     fn mark(&mut self, id: usize, fence: Option<&Fence>) -> Result<(), Failure> {

@@ -20,7 +20,7 @@ pub struct Record {
     bytes: u64,
     /// How many entries still have a row.
     rows: usize,
-    /// When it was last written to.
+    /// When it was last written to: the time of the newest message, or later.
     pub touched: u64,
     /// How many cursors stand in it; the record stays while there are any.
     pub cursors: u64,

@@ -12,11 +12,12 @@ use super::cursor_table::CursorTable;
 use super::inbox::{AppendCall, Call, Inbox};
 use super::log::{Bounds, Log};
 use super::tables::{Tables, open_in_memory};
+use super::writer::error_of;
 use crate::domain::cursor::CursorBounds;
 use crate::domain::message::{Body, Durability, Publication};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
-use crate::domain::store::{Append, EntryId, Fence, Page, ReadFrom, ReadLimit, Retention, Store, StoreError};
+use crate::domain::store::{Append, Appended, EntryId, Fence, Page, ReadFrom, ReadLimit, Retention, Store, StoreError};
 use crate::domain::topic::{Mode, Rule, Rules, TopicSettings};
 use crate::store::Options;
 
@@ -274,6 +275,32 @@ fn a_clock_that_goes_back_hurts_nothing() {
     assert_eq!(page.head.offset, 5);
 }
 
+#[test]
+fn times_never_descend_after_the_log_is_read_anew_either() {
+    let connection = open_in_memory().unwrap();
+    let mut log = log(&connection);
+    for topic in TOPICS {
+        log.append(&item(topic, "x"), 10_000).unwrap();
+        log.rebuild().unwrap();
+        let Ok(Appended::Stored { time, .. }) = log.append(&item(topic, "x"), 9_900) else { panic!("it is stored") };
+        assert_eq!(time, 10_000, "{topic}");
+        // Nor after all is gone by its age.
+        log.sweep(10_600).unwrap();
+        log.rebuild().unwrap();
+        let Ok(Appended::Stored { at, time, .. }) = log.append(&item(topic, "x"), 9_900) else {
+            panic!("it is stored")
+        };
+        assert_eq!((at.offset, time), (3, 10_000), "{topic}");
+    }
+}
+
+#[test]
+fn only_want_of_room_in_the_store_is_told_as_full() {
+    let told = |code| error_of(&rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
+    assert!(matches!(told(rusqlite::ffi::SQLITE_FULL), StoreError::Full(_)));
+    assert!(matches!(told(rusqlite::ffi::SQLITE_NOMEM), StoreError::Broken(_)));
+}
+
 #[tokio::test]
 async fn a_transaction_that_finds_no_room_is_refused_whole_and_the_store_goes_on() {
     let connection = open_in_memory().unwrap();
@@ -294,10 +321,7 @@ async fn a_transaction_that_finds_no_room_is_refused_whole_and_the_store_goes_on
     assert_eq!((page.head.offset, page.messages.len()), (confirmed, confirmed as usize), "what was confirmed, no more");
     // What still fits is stored, at the offset that follows, and the trouble is over.
     let small = store.append(vec![item("a", "x")]).await;
-    assert!(
-        matches!(small[0], Ok(crate::domain::store::Appended::Stored { at, .. }) if at.offset == confirmed + 1),
-        "{small:?}"
-    );
+    assert!(matches!(small[0], Ok(Appended::Stored { at, .. }) if at.offset == confirmed + 1), "{small:?}");
     assert_eq!(store.status().trouble, None);
 }
 

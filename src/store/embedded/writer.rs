@@ -392,7 +392,7 @@ impl Drop for Writer<'_> {
 
 pub fn error_of(error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull | ErrorCode::OutOfMemory) => StoreError::Full(error.to_string()),
+        Some(ErrorCode::DiskFull) => StoreError::Full(error.to_string()),
         _ => StoreError::Broken(error.to_string()),
     }
 }

@@ -9,15 +9,14 @@
 -- it in the same batch, and went with an earlier call; 16: the key of what it replaces; 32: (before that
 -- key) lives of the source that came after the one of the mark, parted by spaces; 64: not to be stored in another life than
 -- told. A mark is the life of the source and the entry id with digits filled up.
--- Answer: the time; then for each topic its epoch, and for each item the offset, or a text: `R<at>` repeated,
+-- Answer: for each topic the time and its epoch, and for each item the offset, or a text: `R<at>` repeated,
 -- `C<at>` conflict, `S` skipped, `E<text>` failed. One that failed was not stored, and the others were. A fenced entry
 -- is not stored where one of its source and topic before it failed, be it in this call or in one before.
 
 local FEED = 1 -- the form of what is published, see feed.rs
 local feed = ARGV[rest]
 local should_live = ARGV[rest + 1]
-local now_text = whole(now)
-local out = { now_text }
+local out = {}
 
 local function text_of(err)
   if type(err) == 'table' then err = err.err end
@@ -33,15 +32,15 @@ local function reaches(last, mark, later)
 end
 
 -- Puts a message into the log, as the topic's mode wants it; answers an error of Redis.
-local function keep_message(t, offset, body, expires, key)
+local function keep_message(t, offset, time, body, expires, key)
   if t.mode == 'live' then
     -- Written at once, so that a Redis without room refuses before anybody hears of it.
-    local written = redis.pcall('HSET', t.meta, 'off', offset, 'new', now_text)
+    local written = redis.pcall('HSET', t.meta, 'off', offset, 'new', time)
     if type(written) == 'table' and written.err then return written end
-    t.floor, t.cut = t.off + 1, now
+    t.floor, t.cut = t.off + 1, tonumber(time)
     return nil
   end
-  local fields = { 't', now_text, 'b', body }
+  local fields = { 't', time, 'b', body }
   if expires or key then fields[5], fields[6] = 'x', expires or '0' end
   if key then fields[7], fields[8] = 'k', key end
   local added = redis.pcall('XADD', t.log, offset .. '-0', unpack(fields))
@@ -64,8 +63,12 @@ local function append_topic(base, wild, name, keep, fresh, items, a, k, key)
   local channel, marks = base .. feed .. ':' .. name, {}
   local held = {} -- sources of which an entry failed, and how
   local was_empty, old, due = t.len == 0, t.old, t.due
-  local before, between = FEED .. ' ' .. epoch .. ' ', ' ' .. now_text .. ' '
-  out[#out + 1] = epoch
+  -- Times never descend within a topic, though the clock does (another master may have an earlier one): `since` finds
+  -- its first message by that. What ends by time is counted on the clock.
+  local time = math.max(now, t.new)
+  local time_text = whole(time)
+  local before, between = FEED .. ' ' .. epoch .. ' ', ' ' .. time_text .. ' '
+  out[#out + 1], out[#out + 2] = time_text, epoch
   for _ = 1, items do
     local flags, body = tonumber(ARGV[a]), ARGV[a + 1]
     local answer, digest, ttl, idem, source, mark, refused, replaces
@@ -100,13 +103,15 @@ local function append_topic(base, wild, name, keep, fresh, items, a, k, key)
     if not answer then
       local offset = whole(t.off + 1)
       local expires = ttl and whole(now + ttl)
-      local refusal = keep_message(t, offset, body, expires, replaces)
+      local refusal = keep_message(t, offset, time_text, body, expires, replaces)
       if refusal then
         answer = text_of(refusal)
       else
-        t.off, t.new, answer = t.off + 1, now, t.off + 1
+        t.off, t.new, answer = t.off + 1, time, t.off + 1
         if idem then redis.pcall('SET', idem, digest .. ' ' .. epoch .. '.' .. offset, 'PX', window) end
-        local message = before .. offset .. between .. (expires or '0') .. ' ' .. name .. ' ' .. body
+        -- Who hears it counts the time to live from the time beside it.
+        local ends = ttl and whole(time + ttl) or '0'
+        local message = before .. offset .. between .. ends .. ' ' .. name .. ' ' .. body
         redis.pcall(PUBLISH, channel, message)
         if wild then redis.pcall(PUBLISH, base .. 'wild-' .. feed, message) end
       end
@@ -123,7 +128,7 @@ local function append_topic(base, wild, name, keep, fresh, items, a, k, key)
     end
     out[#out + 1] = answer
   end
-  if was_empty and t.mode ~= 'live' then t.old, t.due = now, 0 end
+  if was_empty and t.mode ~= 'live' then t.old, t.due = time, 0 end
   pcall(trim, t) -- foreign entries in the log must not stop the record from being written
   keep_alive(t)
   -- Numbers are written as they are read: Redis takes up to 17 digits of them.
@@ -154,8 +159,8 @@ for _ = 1, tonumber(ARGV[rest + 2]) do
     local answered = #out
     local ok, err = pcall(append_topic, base, wild, ARGV[a], keep, ARGV[a + 2], items, a + 6, k, k + 3)
     if not ok then
-      if #out == answered then out[#out + 1] = '0' end
-      while #out < answered + 1 + items do out[#out + 1] = text_of(err) end
+      if #out == answered then out[#out + 1], out[#out + 2] = '0', '0' end
+      while #out < answered + 2 + items do out[#out + 1] = text_of(err) end
     end
     a, k = a + 6 + args, k + 3 + keys
   end

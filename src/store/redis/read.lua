@@ -44,7 +44,7 @@ local function first_of_newest(count)
   return first_from(0)
 end
 
--- Times ascend with offsets, so the first is found by halving.
+-- Times never descend with offsets (see append.lua), so the first is found by halving.
 local function first_since(time)
   local low, high = first_from(0) or t.off + 1, t.off + 1
   while low < high do

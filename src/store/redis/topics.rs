@@ -210,9 +210,9 @@ impl Asked {
 
     fn decode_parts(&self, parts: &[Value], durability: Durability) -> Option<Vec<(Place, Outcome)>> {
         let mut parts = parts.iter();
-        let time = number(parts.next()?)?;
         let mut outcomes = Vec::new();
         for places in &self.topics {
+            let time = number(parts.next()?)?;
             let epoch: Epoch = scripts::parse(parts.next()?)?;
             for place in places {
                 outcomes.push((*place, outcome(parts.next()?, epoch, time, durability)?));
