@@ -91,9 +91,8 @@ async fn who_is_too_slow_for_the_stream_gets_every_message_in_order_on_the_same_
     let mut slow = narrow(server.http, "?sub=big").await;
     let mut fast = Client::connect(server.http, "?sub=big").await;
     let (mut slow_story, mut fast_story) = (Story::default(), Story::default());
-    for client in [&mut slow, &mut fast] {
-        client.next().await;
-    }
+    slow_story.hear_until(&mut slow, "big", 0).await;
+    fast_story.hear_until(&mut fast, "big", 0).await;
     let count = 300;
     for n in 1..=count {
         publish_all(&server, "big", n..=n).await;
@@ -118,10 +117,10 @@ async fn who_is_slower_than_history_reaches_is_told_exactly_what_is_gone() {
     let _alone = ALONE.lock().await;
     let server = hub::start(&["--outbox=256KiB", "--history-messages=20"]).await;
     let mut slow = narrow(server.http, "?sub=big").await;
-    slow.next().await;
+    let mut story = Story::default();
+    story.hear_until(&mut slow, "big", 0).await;
     let count = 300;
     publish_all(&server, "big", 1..=count).await;
-    let mut story = Story::default();
     story.hear_until(&mut slow, "big", count).await;
     let (_, after, to) = story.gaps[0].clone();
     assert_eq!(story.gaps.len(), 1, "{:?}", story.gaps);
@@ -137,7 +136,10 @@ async fn a_reader_with_a_pace_of_its_own_hears_several_topics_whole_while_they_g
     let _alone = ALONE.lock().await;
     let server = hub::start(&["--outbox=256KiB", "--history-bytes=64MiB"]).await;
     let mut slow = narrow(server.http, "?sub=a&sub=b&sub=c&batch=0").await;
-    slow.next().await;
+    let mut story = Story::default();
+    for topic in ["a", "b", "c"] {
+        story.hear_until(&mut slow, topic, 0).await;
+    }
     let count = 150;
     let publishing = async {
         for n in 1..=count {
@@ -146,7 +148,6 @@ async fn a_reader_with_a_pace_of_its_own_hears_several_topics_whole_while_they_g
             }
         }
     };
-    let mut story = Story::default();
     let reading = async {
         // The pace of the reader is the fault that is injected.
         let mut pace = tokio::time::interval(Duration::from_millis(3));
@@ -169,7 +170,8 @@ async fn who_asked_for_arrays_falls_behind_and_comes_back_too() {
     let _alone = ALONE.lock().await;
     let server = hub::start(&["--outbox=256KiB", "--history-bytes=64MiB"]).await;
     let mut slow = narrow(server.http, "?sub=big&batch=1").await;
-    slow.next().await;
+    let mut story = Story::default();
+    story.hear_until(&mut slow, "big", 0).await;
     let count = 200;
     // Many at once, so that they are ready together.
     let url = format!("http://{}/v1/messages", server.http);
@@ -180,7 +182,6 @@ async fn who_asked_for_arrays_falls_behind_and_comes_back_too() {
         let answer = request.body(format!("[{}]", items.join(","))).send().await.unwrap();
         assert_eq!(answer.status(), 200);
     }
-    let mut story = Story::default();
     while story.at.get("big").is_none_or(|at| at.offset < count) {
         match slow.next().await {
             Value::Array(frames) => frames.iter().for_each(|frame| story.on_frame(frame)),
@@ -228,13 +229,13 @@ async fn who_takes_nothing_at_all_is_cut_in_the_end_and_resumes_whole() {
     let _alone = ALONE.lock().await;
     let server = hub::start(&["--outbox=256KiB", "--history-bytes=64MiB", "--outbox-age=1s"]).await;
     let mut slow = narrow(server.http, "?sub=big").await;
-    slow.next().await;
+    let mut story = Story::default();
+    story.hear_until(&mut slow, "big", 0).await;
     let count = 200;
     publish_all(&server, "big", 1..=count).await;
     until("much waits", async || metric(&server, "fanfare_outbox_bytes", "").await > 100_000).await;
     // Only once it has been cut, and what waited was dropped, does this client read on.
     until("it is cut", async || metric(&server, "fanfare_outbox_bytes", "").await < 100_000).await;
-    let mut story = Story::default();
     let end = loop {
         match slow.hear().await {
             Heard::Text(frame) => story.on_frame(&serde_json::from_str(&frame).unwrap()),

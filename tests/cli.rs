@@ -251,7 +251,7 @@ fn exit_codes_mean_what_the_help_says() {
         (&["ingest", "dead", "retry", "none"], 1, "not-found"),
         (&["ingest", "dead", "drop"], 2, "<ID>"),
         (&["nonsense"], 2, "nonsense"),
-        (&["serve", "--rate=x", "--ping=5"], 2, "3 faults in the settings"),
+        (&["serve", "--store=memory", "--rate=x", "--ping=5"], 2, "3 faults in the settings"),
     ] {
         let output = hub.run(arguments);
         let told = text(&output.stderr);
@@ -317,7 +317,7 @@ fn rejected_entries_are_listed_sent_back_and_dropped() {
 fn settings_are_shown_with_their_place_and_as_the_page() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("fanfare.toml"), "rate = 7\n").unwrap();
-    let output = fanfare(folder.path(), &["config", "--ping=9s"]).env("FANFARE_PONG", "3s").output().unwrap();
+    let output = fanfare(folder.path(), &["config", "--store=memory", "--ping=9s"]).env("FANFARE_PONG", "3s").output().unwrap();
     let told = text(&output.stdout);
     for line in ["rate = 7  # ./fanfare.toml line 1, rate", "ping = \"9s\"  # --ping", "pong = \"3s\"  # FANFARE_PONG"]
     {

@@ -241,7 +241,8 @@ fn new_connections_are_refused_while_open_ones_go_on() {
             Ok(_) => assert!(begun.elapsed() < PATIENCE, "it takes connections"),
         }
     };
-    assert_eq!(refused, ErrorKind::ConnectionRefused);
+    // One that arrives while the listener goes is reset.
+    assert!(matches!(refused, ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset), "{refused}");
     client.write_all(b"still").unwrap();
     hears(&mut target, "still");
     line.proxy.refuse(false);

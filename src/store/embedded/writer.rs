@@ -242,7 +242,13 @@ impl Writer<'_> {
         let low = keep.room.refusal();
         if low.is_some() != self.low.is_some() {
             match &low {
-                Some(low) => tracing::warn!(low, "nothing more is stored"),
+                Some(low) => {
+                    tracing::warn!(low, "nothing more is stored");
+                    // While there still is room for what the log adds to the file.
+                    if let Err(error) = disk::empty(self.parts.log.tables.connection) {
+                        tracing::warn!(%error, "the store's log cannot be emptied");
+                    }
+                }
                 None => tracing::info!("there is room again"),
             }
             self.inbox.set_trouble(low.clone());
@@ -316,6 +322,13 @@ impl Writer<'_> {
         // Without this we would go on with what never happened.
         let undone = parts.log.tables.roll_back().and_then(|()| parts.log.rebuild()).and_then(|()| parts.dead.undone());
         undone.unwrap_or_else(|e| panic!("the store cannot undo a failed transaction: {e}"));
+        // The room that the ballast was is for the log first: it is in the way of everything else.
+        if matches!(error, StoreError::Full(_))
+            && self.keep.is_some()
+            && let Err(error) = disk::empty(self.parts.log.tables.connection)
+        {
+            tracing::debug!(%error, "the log of a full store cannot be emptied now");
+        }
         Err(error)
     }
 }

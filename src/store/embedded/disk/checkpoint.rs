@@ -84,7 +84,9 @@ fn carry(connection: &mut Option<Connection>, database: &Path, most: u64, is_too
     let (pages, carried) = pragma("NOOP")?;
     if pages - carried >= DUE {
         let (pages, _) = pragma("PASSIVE")?;
-        is_too_long.store(pages as u64 * PAGE > most, Ordering::Relaxed);
+        // It answers -1 where it could not run, as on a full volume; the log is then as long as it was.
+        let pages = u64::try_from(pages).unwrap_or(0);
+        is_too_long.store(pages.saturating_mul(PAGE) > most, Ordering::Relaxed);
     }
     Ok(())
 }

@@ -12,15 +12,16 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use super::folder::Folder;
 
 const MIB: u64 = 1 << 20;
+/// The size of the write-ahead log beyond which it is emptied, or its share of a small volume. What it holds may have to
+/// be added to the file before it can be emptied, so neither of the next two is smaller.
+const LOG: u64 = 32 * MIB;
+const LOG_SHARE: u64 = 20;
 /// Free bytes below which nothing is stored: so many, or a share of a small volume.
-const RESERVE: u64 = 32 * MIB;
-const RESERVE_SHARE: u64 = 20;
+const RESERVE: u64 = 2 * LOG;
+const RESERVE_SHARE: u64 = 10;
 /// The size of the ballast, or its share of a small volume.
-const BALLAST: u64 = 16 * MIB;
-const BALLAST_SHARE: u64 = 50;
-/// The size of the write-ahead log beyond which it is emptied, or its share of a small volume.
-const LOG: u64 = 64 * MIB;
-const LOG_SHARE: u64 = 10;
+const BALLAST: u64 = LOG;
+const BALLAST_SHARE: u64 = LOG_SHARE;
 /// How long nothing is stored after SQLite found no room where the volume tells of some: a quota, or a limit of the process.
 const REST: Duration = Duration::from_secs(1);
 /// What all messages may take unless somebody says: so much, or four fifths of the volume.
