@@ -16,6 +16,8 @@ export function openUnplug(session) {
 const on = {
   state({ state }) {
     const isOut = state === "held"
+    // What a later cut of the line brings back is another story.
+    if (away?.until && state !== "live" && !isOut) away.isOver = true
     byId("unplug").setAttribute("aria-checked", String(isOut))
     byId("unplug-state").textContent = isOut ? "unplugged" : "plugged in"
     if (isOut && (!away || away.until)) {
@@ -29,20 +31,20 @@ const on = {
     }
   },
   subscribed({ name, resume }) {
-    if (!away?.until || !resume || away.topics.has(name)) return
+    if (!away?.until || away.isOver || !resume || away.topics.has(name)) return
     const fault = resume.resumed ? "" : `${name} is not whole: ${words(resume.why)}`
     away.topics.set(name, { recovered: 0, fault })
     settle()
   },
   message({ topic }, recovered) {
     const heard = away?.topics.get(topic)
-    if (!heard || !recovered) return
+    if (!heard || !recovered || away.isOver) return
     heard.recovered++
     settle()
   },
   gap({ gap, why }) {
     const heard = away?.topics.get(gap)
-    if (!heard) return
+    if (!heard || away.isOver) return
     heard.fault = `a gap on ${gap}: ${words(why)}`
     settle()
   },

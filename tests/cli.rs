@@ -317,7 +317,8 @@ fn rejected_entries_are_listed_sent_back_and_dropped() {
 fn settings_are_shown_with_their_place_and_as_the_page() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("fanfare.toml"), "rate = 7\n").unwrap();
-    let output = fanfare(folder.path(), &["config", "--store=memory", "--ping=9s"]).env("FANFARE_PONG", "3s").output().unwrap();
+    let output =
+        fanfare(folder.path(), &["config", "--store=memory", "--ping=9s"]).env("FANFARE_PONG", "3s").output().unwrap();
     let told = text(&output.stdout);
     for line in ["rate = 7  # ./fanfare.toml line 1, rate", "ping = \"9s\"  # --ping", "pong = \"3s\"  # FANFARE_PONG"]
     {

@@ -73,16 +73,18 @@ async fn slots_of_a_cluster_that_move_under_load_lose_nothing() {
         tokio::task::block_in_place(|| stage.cluster.move_slot(slot, to, || std::thread::sleep(HALF_WAY)));
         stage.scene.flow(ENOUGH / 4).await;
     }
+    assert!(stage.cluster.errors("MOVED") > 0, "nobody met a slot that had moved");
     stage.close(&running, Loss::Nothing).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_master_of_a_cluster_that_is_killed_loses_nothing_that_its_replica_had() {
+async fn a_master_of_a_cluster_that_is_killed_is_followed_and_what_went_with_it_is_told() {
     let running = begin("F6 master killed, level memory, replica in step").await;
     let stage = Stage::open(&[]).await;
     let master = stage.cluster.owner(stage.slot_of(&stage.scene.topics[0]));
     tokio::task::block_in_place(|| stage.cluster.until_in_step(master));
-    kill(&running, stage, master).await;
+    let verdict = kill(&running, stage, master).await;
+    running.tell(format_args!("{} lost on their way to the replica, and told", verdict.figures.lost));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,11 +21,17 @@ const BOUNDS: [([&str; 2], usize); 3] =
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_away_beyond_the_end_of_history_is_told_exactly_what_is_gone() {
     let running = begin("F9 away across the end of history").await;
-    for store in ["memory", "redis"] {
+    for store in ["memory", "disk", "redis"] {
         for (bound, padding) in BOUNDS {
             let redis = RedisServer::start();
             let url = redis.url();
-            let fleet = Fleet::start(1, if store == "redis" { &url } else { store }, &bound);
+            let folder = tempfile::tempdir().expect("a folder");
+            let url = match store {
+                "redis" => url,
+                "disk" => format!("disk:{}", folder.path().display()),
+                store => store.to_owned(),
+            };
+            let fleet = Fleet::start(1, &url, &bound);
             let nodes = fleet.addresses.clone();
             let node = fleet.running[0].http;
             let mut scene = Scene::open(nodes.clone(), Cast { topics: 1, listeners: 3, share: 1, watches: None }).await;

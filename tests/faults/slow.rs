@@ -60,6 +60,7 @@ async fn a_subscriber_that_reads_slowly_costs_the_others_nothing_and_catches_up(
         }
     }
     let (noticed, is_cut) = noticed.expect("it was waited for");
+    assert!(noticed <= Duration::from_secs(10), "noticed after {noticed:?}");
     let slow = scene.listeners[crowd + 1].progress.borrow().clone();
     let quick = scene.listeners[crowd].progress.borrow().clone();
     running.tell(format_args!(

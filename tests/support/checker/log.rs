@@ -163,7 +163,7 @@ pub fn judge_meanings(history: &History, facts: &Facts, allowed: Allowed, verdic
     }
     let mut say = |topic, at, mark, who: &str, is_heard: bool, verdict: &mut Verdict| {
         let known = *meaning.entry((topic, at)).or_insert_with(|| {
-            if is_heard && !may_be_gone(history, facts, allowed, topic, at) {
+            if is_heard && !may_be_gone(history, facts, allowed, topic, at, mark) {
                 verdict.blame(Fault::Vanished, format_args!("{topic}: {who} heard {mark} at {at}"));
             }
             mark
@@ -192,9 +192,13 @@ pub fn judge_meanings(history: &History, facts: &Facts, allowed: Allowed, verdic
     }
 }
 
-/// Whether what stood there may be gone from the log.
-fn may_be_gone(history: &History, facts: &Facts, allowed: Allowed, topic: &str, at: Position) -> bool {
+/// Whether what stood there may be gone from the log: what was asked for before the last loss, or what history let go.
+fn may_be_gone(history: &History, facts: &Facts, allowed: Allowed, topic: &str, at: Position, mark: &Mark) -> bool {
     let first = history.logs.get(topic).and_then(|log| log.first());
     let is_before = first.is_none_or(|(first, _)| facts.is_behind(topic, *first, at) != Some(false));
-    allowed.loss != Loss::Nothing || allowed.trimmed && is_before
+    let is_lost = match allowed.loss {
+        Loss::Nothing => false,
+        Loss::Before(end) => facts.attempts(topic, mark).iter().any(|publish| publish.asked < end),
+    };
+    is_lost || allowed.trimmed && is_before
 }
