@@ -270,7 +270,7 @@ impl<T> Replay<T> {
         } else if let Some(next) = self.held.iter().position(|l| l.before == end || self.steps_over(l.at, end)) {
             steps.extend(self.held.drain(next..).map(Step::Live));
             steps.push(Step::Joined);
-        } else if live.is_past(end) || self.overflowed && !end.is_past(live) {
+        } else if live.is_past(end) || self.is_torn() && !end.is_past(live) {
             steps.push(Step::Read);
         } else {
             self.ahead = true;
@@ -312,6 +312,12 @@ impl<T> Replay<T> {
 
     fn is_to_come(&self, after: Position, live: Position) -> bool {
         after.is_past(live) || self.held.iter().any(|l| l.before == after)
+    }
+
+    /// Whether the stream may have gone past the page's end unseen: items were dropped, or it went on in another place
+    /// while the page was read. No item that is still to come need then touch that end.
+    fn is_torn(&self) -> bool {
+        self.overflowed || self.held.iter().any(|l| l.is_gap)
     }
 
     /// Whether a stream that tells only what is latest goes past `end` to `at`.

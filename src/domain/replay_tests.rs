@@ -463,6 +463,31 @@ fn a_page_that_is_older_than_its_question_is_not_taken_for_the_newest() {
 }
 
 #[test]
+fn a_page_of_the_old_life_that_comes_behind_the_new_one_is_followed_by_another_read() {
+    let (at, new) = (|o| Position::new(epoch(1), o), |o| Position::new(epoch(2), o));
+    let mut replay = Replay::<Item>::behind(at(100), Lag::Slow, 8);
+    assert_eq!(replay.issue(), ReadFrom::After(at(100)));
+    // The master was replaced by one that had less, and the stream goes on there.
+    let gap = Gap { after: at(100), resume: new(100), to: None, why: GapCause::Failover, kept: false };
+    let item = Item::Gap(gap);
+    assert_eq!(replay.on_live(Live { before: at(100), at: new(100), item, size: 1, is_gap: true, ends: None }), []);
+    let item = Item::Message(message(new(101)));
+    assert_eq!(replay.on_live(Live { before: new(100), at: new(101), item, size: 1, is_gap: false, ends: None }), []);
+    // Then comes what the old one still answered.
+    let messages: Vec<Message> = (101..=105).map(|o| message(at(o))).collect();
+    let page = Page { mode: Mode::Log, start: at(100), messages, end: at(105), head: at(105), missing: None };
+    let steps = replay.on_page(page, new(101));
+    assert_eq!((steps.len(), steps.last()), (6, Some(&Step::Read)));
+    assert_eq!(replay.issue(), ReadFrom::After(at(105)));
+    let missing = Some(Missing { why: GapCause::Failover, to: None });
+    let messages = vec![message(new(101))];
+    let page = Page { mode: Mode::Log, start: new(100), messages, end: new(101), head: new(101), missing };
+    let steps = replay.on_page(page, new(101));
+    let told = Gap { after: at(105), resume: new(100), to: None, why: GapCause::Failover, kept: false };
+    assert_eq!(steps, [Step::Give(Item::Gap(told)), Step::Give(Item::Message(message(new(101)))), Step::Joined]);
+}
+
+#[test]
 fn what_history_no_longer_has_is_never_passed_off_as_whole() {
     for (from, why) in [
         (ReadFrom::After(Position::new(epoch(1), 1)), GapCause::Retention),
