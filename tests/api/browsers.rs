@@ -59,7 +59,7 @@ async fn a_listed_page_may_publish_and_read_the_answer() {
     let preflight = api.send("OPTIONS", TOPIC, &asked, Body::empty()).await;
     assert_eq!(preflight.status, 200);
     assert_eq!(preflight.header("access-control-allow-origin"), "https://app.example");
-    assert_eq!(preflight.header("access-control-allow-methods"), "GET,POST,DELETE");
+    assert_eq!(preflight.header("access-control-allow-methods"), "GET,POST,PUT,DELETE");
     assert_eq!(preflight.header("access-control-allow-private-network"), "true");
     assert_eq!(preflight.header("access-control-allow-credentials"), "");
     let headers = preflight.header("access-control-allow-headers");
@@ -74,6 +74,24 @@ async fn a_listed_page_may_publish_and_read_the_answer() {
     let failed = api.send("POST", TOPIC, &[origin, ("content-type", "application/json")], "{").await;
     assert_eq!((failed.status.as_u16(), failed.header("access-control-allow-origin")), (400, "https://app.example"));
     assert!(api.get(TOPIC).await.header("vary").contains("origin"), "answers differ by origin, caches must know");
+}
+
+#[tokio::test]
+async fn a_listed_page_may_move_a_cursor() {
+    let api = listed().await;
+    let at = api.publish("t", "1").await;
+    let (cursor, origin) = ("/v1/topics/t/cursors/phone", ("origin", "https://app.example"));
+    let asked = [origin, ("access-control-request-method", "PUT"), ("access-control-request-headers", "content-type")];
+    let preflight = api.send("OPTIONS", cursor, &asked, Body::empty()).await;
+    assert_eq!(
+        (preflight.status.as_u16(), preflight.header("access-control-allow-origin")),
+        (200, "https://app.example")
+    );
+    let methods = preflight.header("access-control-allow-methods");
+    assert!(methods.split(',').any(|method| method == "PUT"), "{methods}");
+    let body = format!(r#"{{"at":"{at}"}}"#);
+    let moved = api.send("PUT", cursor, &[origin, ("content-type", "application/json")], body).await;
+    assert_eq!((moved.status.as_u16(), moved.header("access-control-allow-origin")), (200, "https://app.example"));
 }
 
 #[tokio::test]
