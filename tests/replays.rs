@@ -14,7 +14,7 @@ use fanfare::domain::name::Topic;
 use fanfare::domain::position::Position;
 use fanfare::domain::replay::{Item, walk};
 use fanfare::domain::store::{
-    Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Retention, Store, StoreError, StoreStatus, Watch,
+    Append, Appended, FeedEvent, GapCause, Page, ReadFrom, ReadLimit, Retention, Store, StoreError, StoreStatus, Watch,
 };
 use fanfare::domain::topic::{Mode, TopicSettings};
 use fanfare::hub::{Hub, ShardId, ToShard};
@@ -365,6 +365,62 @@ async fn many_who_ask_at_once_share_one_read_unless_it_is_too_old_for_them() {
     let page = late.await.unwrap().unwrap();
     assert_eq!((page.end, page.head), (newest, newest), "a page that is too old for it");
     assert!(world.reads() - before <= 3, "{} reads", world.reads() - before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_who_stand_at_the_end_of_a_life_share_their_reads() {
+    let server = RedisServer::start_with(&["--appendonly", "no", "--enable-debug-command", "yes"]);
+    let inner = store::open(&server.url(), options()).await.unwrap().store;
+    let mut world = World::open(inner, 1 << 20).await;
+    let mut end = world.live();
+    for _ in 0..10 {
+        end = world.publish(None, 10).await;
+    }
+    redis::cmd("DEBUG").arg("CHANGE-REPL-ID").exec(&mut server.connection()).unwrap();
+    let newest = world.publish(None, 10).await;
+    assert_ne!(newest.epoch, end.epoch);
+    world.follow(|at| at == Some(newest)).await;
+    let before = world.reads();
+    let (gate, topic) = (world.store.gate.clone(), world.topic.clone());
+    let all = gate.acquire_many(PERMITS).await.unwrap();
+    let ask = |_| tokio::spawn(world.hub.replay(&topic, ReadFrom::After(end), ReadLimit::default(), newest));
+    let asked: Vec<_> = (0..50).map(ask).collect();
+    until(|| world.reads() > before).await;
+    drop(all);
+    for page in asked {
+        let page: Page = page.await.unwrap().unwrap();
+        assert_eq!((page.messages.len(), page.end, page.head), (1, newest, newest));
+        assert_eq!(page.missing.map(|missing| missing.why), Some(GapCause::Failover));
+    }
+    assert!(world.reads() - before <= 3, "{} reads", world.reads() - before);
+    world.store.inner.close().await;
+}
+
+#[tokio::test]
+async fn who_asks_for_so_many_or_since_then_waits_for_nobody() {
+    let inner = store::open("memory", store::Options::default()).await.unwrap().store;
+    let mut world = World::open(inner, 0).await;
+    let mut last = world.live();
+    for _ in 0..20 {
+        last = world.publish(None, 10).await;
+    }
+    world.follow(|at| at == Some(last)).await;
+    let before = world.reads();
+    let all = world.store.gate.acquire_many(PERMITS).await.unwrap();
+    let ask = |n: u32| {
+        let from = if n.is_multiple_of(2) { ReadFrom::Last(n / 2) } else { ReadFrom::Since(u64::from(n)) };
+        tokio::spawn(world.hub.replay(&world.topic, from, ReadLimit::default(), last))
+    };
+    // Two for each question.
+    let asked: Vec<_> = (0..40).chain(0..40).map(|n| (n, ask(n))).collect();
+    // All of them are under way while none has come back.
+    until(|| world.reads() >= before + 40).await;
+    drop(all);
+    for (n, page) in asked {
+        let count = if n.is_multiple_of(2) { n as usize / 2 } else { 20 };
+        assert_eq!(page.await.unwrap().unwrap().messages.len(), count);
+    }
+    assert_eq!(world.reads(), before + 40);
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ pub enum Appended {
     Skipped,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReadFrom {
     /// What follows this position.
     After(Position),
@@ -153,7 +153,7 @@ pub enum ReadFrom {
 }
 
 /// How much a page may hold. A page holds at least one message if there is one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReadLimit {
     pub messages: u32,
     pub bytes: usize,

@@ -45,11 +45,20 @@ struct Memory {
     size: usize,
 }
 
-/// Reads that are under way, one for each topic at most.
+/// Reads that are under way.
 #[derive(Default)]
 struct Flights {
-    by_topic: HashMap<Topic, Flight>,
+    by_course: HashMap<Course, Flight>,
     next: u64,
+}
+
+/// What a read under way is shared by.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Course {
+    /// By all who come back to this topic at about the same place.
+    Wide(Topic),
+    /// By those who asked for exactly this.
+    Exact(Topic, ReadFrom, ReadLimit),
 }
 
 #[derive(Clone)]
@@ -80,54 +89,45 @@ impl History {
     ) -> BoxFuture<'static, Result<Page, StoreError>> {
         let (history, topic) = (self.clone(), topic.clone());
         async move {
+            let asked = history.flights().next;
+            let exact = Course::Exact(topic.clone(), from, limit);
+            let (wide, _) = widened(from, limit);
+            let mut course = match from {
+                ReadFrom::After(_) => Course::Wide(topic.clone()),
+                // Whoever asks for something else has no part in it.
+                ReadFrom::Last(_) | ReadFrom::Since(_) => exact.clone(),
+            };
+            let mut missed = false;
             loop {
                 if let Some(page) = history.remembered(&topic, from, limit, live) {
                     counter!(telemetry::REPLAYS, "from" => "memory").increment(1);
                     return Ok(page);
                 }
-                let (flight, leads) = history.board(&topic, from, limit);
+                let (flight, leads) = history.board(&course, &topic, from, limit);
                 let read = flight.page.clone().await;
-                history.land(&topic, flight.number);
+                history.land(&course, flight.number);
+                let page = (*read).as_ref().map_err(StoreError::clone)?;
                 if leads {
-                    counter!(telemetry::REPLAYS, "from" => "store").increment(1);
-                    return history.lead(&topic, from, limit, &read).await;
+                    history.extend(&topic, page);
                 }
+                let part = portion(page, flight.from, from, limit).filter(|_| flight.limit == limit);
                 // A read that began before this one was asked for may be too old for it.
-                match &*read {
-                    Ok(page) => {
-                        let page = portion(page, flight.from, from, limit).filter(|page| is_new_enough(page, live));
-                        if flight.limit == limit
-                            && let Some(page) = page
-                        {
-                            counter!(telemetry::REPLAYS, "from" => "shared").increment(1);
-                            return Ok(page);
-                        }
+                let is_fresh = flight.number > asked || is_new_enough(page, live);
+                match part {
+                    Some(page) if is_fresh => {
+                        let from = if leads { "store" } else { "shared" };
+                        counter!(telemetry::REPLAYS, "from" => from).increment(1);
+                        return Ok(page);
                     }
-                    Err(error) => return Err(error.clone()),
+                    Some(_) => {}
+                    // What lies before it is of another kind, or too much: it is read by itself. Who only met the read
+                    // of others far away tries a wide one once more, and no oftener, or all would wait for each.
+                    None if flight.from == wide || missed => course = exact.clone(),
+                    None => missed = true,
                 }
             }
         }
         .boxed()
-    }
-
-    /// The rest of the one who issued a read: what came of it for all, and its own part.
-    async fn lead(
-        &self,
-        topic: &Topic,
-        from: ReadFrom,
-        limit: ReadLimit,
-        read: &Result<Page, StoreError>,
-    ) -> Result<Page, StoreError> {
-        let page = match read {
-            Ok(page) => page,
-            Err(error) => return Err(error.clone()),
-        };
-        self.extend(topic, page);
-        match portion(page, widened(from, limit).0, from, limit) {
-            Some(page) => Ok(page),
-            // What lies before it is of another kind: it is read by itself.
-            None => self.store.read(topic, from, limit).await,
-        }
     }
 
     fn remembered(&self, topic: &Topic, from: ReadFrom, limit: ReadLimit, live: Position) -> Option<Page> {
@@ -137,25 +137,32 @@ impl History {
         self.memory().stretches.get(topic)?.read(from, limit, live, wall_clock())
     }
 
-    /// The read of this topic that is under way, or a new one; and whether it is new.
-    fn board(&self, topic: &Topic, from: ReadFrom, limit: ReadLimit) -> (Flight, bool) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.by_topic.get(topic) {
+    /// The read that is under way on this course, or a new one; and whether it is new.
+    fn board(&self, course: &Course, topic: &Topic, from: ReadFrom, limit: ReadLimit) -> (Flight, bool) {
+        let mut flights = self.flights();
+        if let Some(flight) = flights.by_course.get(course) {
             return (flight.clone(), false);
         }
         flights.next += 1;
-        let (wide, more) = widened(from, limit);
-        let page = self.store.read(topic, wide, more).map(Arc::new).boxed().shared();
-        let flight = Flight { number: flights.next, from: wide, limit, page };
-        flights.by_topic.insert(topic.clone(), flight.clone());
+        let (from, most) = match course {
+            Course::Wide(_) => widened(from, limit),
+            Course::Exact(..) => (from, limit),
+        };
+        let page = self.store.read(topic, from, most).map(Arc::new).boxed().shared();
+        let flight = Flight { number: flights.next, from, limit, page };
+        flights.by_course.insert(course.clone(), flight.clone());
         (flight, true)
     }
 
-    fn land(&self, topic: &Topic, number: u64) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if flights.by_topic.get(topic).is_some_and(|f| f.number == number) {
-            flights.by_topic.remove(topic);
+    fn land(&self, course: &Course, number: u64) {
+        let mut flights = self.flights();
+        if flights.by_course.get(course).is_some_and(|f| f.number == number) {
+            flights.by_course.remove(course);
         }
+    }
+
+    fn flights(&self) -> MutexGuard<'_, Flights> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stream of a topic stands at `at`; `page` is what was read up to there.
