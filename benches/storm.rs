@@ -4,7 +4,8 @@
 //! clients. They subscribe, hear messages (some of them a few less, as a cut finds them), and are all reset in the same
 //! moment; messages are published meanwhile; then all come back at once with their positions. Every client checks that it
 //! was resumed with proof and got every message in order. Printed: the time from the cut's end to the median, the 99th
-//! percentile and the last client that has everything, and how often Redis was read.
+//! percentile and the last client that has everything, and how often Redis was read; more than one read for each topic
+//! and a tenth more is a failure.
 //!
 //! Loopback only, two processes on one machine; it ends by itself.
 
@@ -43,11 +44,17 @@ fn main() {
     };
     let (clients, topics) = (number("--clients", 5_000), number("--topics", 100));
     let redis = RedisServer::start();
-    runtime.block_on(measure("redis", &redis.url(), clients, topics, Some(&redis)));
+    let reads = runtime.block_on(measure("redis", &redis.url(), clients, topics, Some(&redis)));
     runtime.block_on(measure("memory", "memory", clients, topics, None));
+    let most = (topics + topics / 10) as u64;
+    if let Some(reads) = reads.filter(|reads| *reads > most) {
+        drop(redis);
+        eprintln!("storm: {reads} reads of Redis for {topics} topics; {most} are the most that is right");
+        std::process::exit(1);
+    }
 }
 
-async fn measure(name: &str, store: &str, clients: usize, topics: usize, redis: Option<&RedisServer>) {
+async fn measure(name: &str, store: &str, clients: usize, topics: usize, redis: Option<&RedisServer>) -> Option<u64> {
     let (mut child, http) = start(store);
     let mut crowd = Crowd::gather(http, clients, topics).await;
     storm::publish(http, topics, BEFORE as usize).await;
@@ -68,6 +75,7 @@ async fn measure(name: &str, store: &str, clients: usize, topics: usize, redis: 
     drop(crowd);
     drop(child.stdin.take());
     let _ = child.wait();
+    reads
 }
 
 fn start(store: &str) -> (Child, SocketAddr) {

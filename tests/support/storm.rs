@@ -2,6 +2,7 @@
 //! topic as `after`. They check every frame: resumed with proof, and every message in its order.
 #![allow(dead_code, reason = "each binary uses its own part")]
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -30,8 +31,8 @@ struct Client {
     topic: String,
     at: Option<Position>,
     socket: Option<WebSocketStream<TcpStream>>,
-    /// How often it was told to ask again.
-    again: u64,
+    /// Whether it was told to ask again.
+    was_asked_again: bool,
 }
 
 /// How long each took from the cut to having all, in order.
@@ -50,7 +51,8 @@ pub fn topic(n: usize) -> String {
 impl Crowd {
     /// So many clients, dealt out to the topics, each subscribed.
     pub async fn gather(http: SocketAddr, clients: usize, topics: usize) -> Crowd {
-        let client = |number| Client { number, topic: topic(number % topics), at: None, socket: None, again: 0 };
+        let client =
+            |number| Client { number, topic: topic(number % topics), at: None, socket: None, was_asked_again: false };
         let mut crowd = Crowd { http, clients: (0..clients).map(client).collect() };
         crowd.each(GATHERING, move |mut client| async move { client.join(http).await.then_some(client) }).await;
         crowd
@@ -68,7 +70,7 @@ impl Crowd {
     /// All lines end in the same moment, without a word.
     pub fn cut(&mut self) {
         for client in &mut self.clients {
-            client.again = 0;
+            client.was_asked_again = false;
             if let Some(socket) = client.socket.take() {
                 // The kernel resets the connection when it is dropped.
                 let _ = socket.get_ref().set_zero_linger();
@@ -76,9 +78,10 @@ impl Crowd {
         }
     }
 
-    /// How often a node that did not keep up told one of them to subscribe again.
-    pub fn asked_again(&self) -> u64 {
-        self.clients.iter().map(|client| client.again).sum()
+    /// Topics of which a node that did not keep up told somebody to subscribe again.
+    pub fn topics_asked_again(&self) -> usize {
+        let again = self.clients.iter().filter(|client| client.was_asked_again);
+        again.map(|client| &client.topic).collect::<HashSet<_>>().len()
     }
 
     /// From now on they connect there.
@@ -147,7 +150,7 @@ impl Client {
             let Some(answer) = self.next().await else { return false };
             // A node that is flooded may not bring the topic in time; it says when to ask again.
             let Some(wait) = answer["retry_after"].as_f64() else { break answer };
-            self.again += 1;
+            self.was_asked_again = true;
             tokio::time::sleep(Duration::from_secs_f64(wait)).await;
             let after = self.at.map_or(String::new(), |at| format!(r#","after":"{at}""#));
             let again = format!(r#"{{"sub":"{}"{after}}}"#, self.topic);
