@@ -48,6 +48,45 @@ async fn a_peer_that_pauses_gets_everything_in_order_and_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_peer_is_given_before_a_node_that_goes_down_closes() {
+    let _alone = ALONE.lock().await;
+    let server = hub::start(&["--outbox=16MiB", "--shards=1"]).await;
+    let mut witness = Client::connect(server.http, "").await;
+    witness.next().await;
+    let mut client = narrow(server.http, "?sub=big").await;
+    for _ in 0..2 {
+        client.next().await;
+    }
+    let count = 300;
+    for n in 0..count {
+        publish(server.http, "big", &text(20_000, n)).await;
+    }
+    until_waiting(&server, |bytes| bytes > 1_000_000).await;
+    let stop = tokio::spawn(server.stop());
+    // Only when the node closes does this client read on.
+    assert_eq!(witness.hear().await, Heard::Closed(4000, "drain".into()));
+    for n in 0..count {
+        assert_eq!(number(&client.next().await, 20_000), n);
+    }
+    assert_eq!(client.hear().await, Heard::Closed(4000, "drain".into()));
+    drop((witness, client));
+    stop.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_takes_nothing_does_not_hold_a_node_up_that_goes_down() {
+    let _alone = ALONE.lock().await;
+    let server = hub::start(&["--outbox=16MiB"]).await;
+    let client = narrow(server.http, "?sub=big").await;
+    for n in 0..300 {
+        publish(server.http, "big", &text(20_000, n)).await;
+    }
+    until_waiting(&server, |bytes| bytes > 1_000_000).await;
+    tokio::time::timeout(Duration::from_secs(9), server.stop()).await.expect("before the bound, with the store closed");
+    drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_takes_nothing_for_too_long_is_cut_though_its_backlog_is_small() {
     let _alone = ALONE.lock().await;
     let server = hub::start(&["--outbox-age=1s"]).await;

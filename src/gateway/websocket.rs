@@ -23,7 +23,8 @@ pub enum Incoming {
 }
 
 impl Connection {
-    /// Begins the closing handshake: only a frame that has begun is finished before the close frame.
+    /// Begins the closing handshake. A node that goes down still gives what waits, as far as the peer takes it in time;
+    /// otherwise only a frame that has begun is finished before the close frame.
     pub(super) fn close_websocket(
         &self,
         context: &RefCell<WebSocketContext>,
@@ -32,12 +33,15 @@ impl Connection {
         now: Instant,
     ) {
         self.closed.set(Some(frame.code.into()));
+        let is_drained = frame.code == CloseCode::Drain.code().into();
         let mut output = Vec::new();
         let mut pipe = Pipe { input: &[], output: &mut output };
         // A context that is closing already has nothing to add.
         let _ = context.borrow_mut().close(&mut pipe, Some(frame));
         let io = &mut *self.io.borrow_mut();
-        io.outbox.cut();
+        if !is_drained {
+            io.outbox.cut();
+        }
         io.pending = Vec::new();
         if !output.is_empty() {
             let _ = io.outbox.push(output.into(), usize::MAX, now);
