@@ -95,7 +95,7 @@ impl Stretch {
             ReadFrom::Last(count) => to.offset.checked_sub(u64::from(count))?,
             ReadFrom::After(_) | ReadFrom::Since(_) => return None,
         };
-        if start < self.kept_from(now) || start > to.offset {
+        if !(self.from.offset..=to.offset).contains(&start) || !self.is_kept_after(start, now) {
             return None;
         }
         let mut messages = Vec::new();
@@ -112,21 +112,18 @@ impl Stretch {
         Some(Page { mode: Mode::Log, start, messages, end, head: to, missing: None })
     }
 
-    /// The offset after which the store certainly keeps everything. Its clock may differ a little from ours, so what is
-    /// close to its end by age is left to it.
-    fn kept_from(&self, now: u64) -> u64 {
+    /// Whether the store certainly keeps everything after this offset. Its clock may differ a little from ours, so what
+    /// is close to its end by age is left to it.
+    fn is_kept_after(&self, start: u64, now: u64) -> bool {
         let TopicSettings { messages, bytes, age, .. } = self.settings;
         let age = age.as_millis() as u64 / 8 * 7;
-        let (mut count, mut size, mut from) = (0, 0, self.to().offset);
-        for message in self.messages.iter().rev() {
+        let (mut count, mut size) = (0, 0);
+        // Many wait for the lock: no further back than what was asked.
+        self.messages.iter().rev().take_while(|m| m.at.offset > start).all(|message| {
             count += 1;
             size += message.body.as_bytes().len() as u64;
-            if count > messages || size > bytes || message.time.saturating_add(age) <= now {
-                return from;
-            }
-            from = message.at.offset - 1;
-        }
-        self.from.offset
+            count <= messages && size <= bytes && message.time.saturating_add(age) > now
+        })
     }
 }
 
@@ -225,6 +222,12 @@ mod tests {
         let day = 24 * 3600 * 1000;
         stretch.settings.bytes = 999;
         assert_eq!((read(&stretch, after(9), day), read(&stretch, after(8), day)), (Some(vec![]), None));
+        // What is older than what was asked for decides nothing.
+        stretch.messages[0].time = 0;
+        let soon = 1_000 + day / 7;
+        stretch.settings.age = std::time::Duration::from_millis(2 * day / 7);
+        assert_eq!(offsets(stretch.read(after(1), ReadLimit::default(), at(9), soon)).map(|o| o.len()), Some(8));
+        stretch.settings.age = Retention::default().age;
         stretch.drop_through(4);
         assert_eq!((read(&stretch, after(4), 0), read(&stretch, after(3), 0)), (Some(vec![5, 6, 7, 8, 9]), None));
     }
