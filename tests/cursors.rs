@@ -110,3 +110,27 @@ async fn a_store_that_began_anew_is_told_to_whoever_had_a_cursor() {
     let (_, answer, _) = come_back(&node, "phone", 0).await;
     assert_eq!((&answer["created"], &answer["resumed"]), (&json!(true), &Value::Null), "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_comes_new_to_a_topic_of_the_latest_gets_it_with_its_cursor_too() {
+    let server = hub::start(&["--topic=price:mode=latest"]).await;
+    for n in 1..=3 {
+        hub::publish(server.http, "price", &n.to_string()).await;
+    }
+    let mut client = Client::connect(server.http, "").await;
+    client.next().await;
+    client.say(&json!({ "sub": "price", "cursor": "phone" }).to_string()).await;
+    let answer = client.next().await;
+    assert_eq!((&answer["created"], answer.get("resumed")), (&json!(true), None), "{answer}");
+    let latest = client.next().await;
+    assert_eq!(latest["data"], 3);
+    drop(client);
+    // It comes back: there is nothing that is not behind its cursor.
+    let mut client = Client::connect(server.http, "").await;
+    client.next().await;
+    client.say(&json!({ "sub": "price", "cursor": "phone" }).to_string()).await;
+    let answer = client.next().await;
+    assert_eq!((&answer["resumed"], &answer["at"]), (&json!(true), &latest["at"]), "{answer}");
+    drop(client);
+    server.stop().await;
+}

@@ -10,12 +10,13 @@ use super::shard::Shard;
 use super::subscriptions::{Asked, Stage};
 use super::topics::TopicKey;
 use crate::domain::command::{RequestId, UseCursor};
-use crate::domain::cursor::{CursorKey, CursorName, Opened};
+use crate::domain::cursor::{CursorKey, CursorName, First, Opened};
 use crate::domain::error::Problem;
 use crate::domain::event::{CursorUsed, Event};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::store::ReadFrom;
+use crate::domain::topic::Mode;
 
 /// A cursor that is to be moved.
 pub(super) struct Commit {
@@ -39,12 +40,13 @@ impl Shard {
         now: Instant,
     ) {
         let UseCursor { name, first } = cursor;
+        let is_newest = first == First::Newest;
         let opened = self.hub.open_cursor(&key_of(connection, topic, &name), first);
         let (key, stay) = self.subscribe(connection, topic, Asked { awaits_cursor: true, ..asked }, now);
         let (shard, connection) = (self.clone(), connection.clone());
         tokio::task::spawn_local(async move {
             let opened = opened.await;
-            shard.on_cursor(&connection, (key, stay), name, opened);
+            shard.on_cursor(&connection, (key, stay), name, is_newest, opened);
         });
     }
 
@@ -53,8 +55,10 @@ impl Shard {
         connection: &Rc<Connection>,
         (key, stay): (TopicKey, u64),
         name: CursorName,
+        is_newest: bool,
         opened: Result<Opened, Problem>,
     ) {
+        let mode = self.hub.mode(&self.topics.borrow().entry(key).topic);
         let refused = {
             let mut subscriptions = connection.subscriptions.borrow_mut();
             // Another frame may have taken its place meanwhile, and it was answered then.
@@ -64,7 +68,11 @@ impl Shard {
             match opened {
                 Ok(Opened { placed, created }) => {
                     asked.begins_cursor = created && asked.from.is_none();
-                    asked.from.get_or_insert(ReadFrom::After(placed.at));
+                    // A cursor that begins at the head says no more than whoever comes new without one.
+                    let comes_new = asked.begins_cursor && is_newest && mode == Mode::Latest;
+                    if !comes_new {
+                        asked.from.get_or_insert(ReadFrom::After(placed.at));
+                    }
                     asked.cursor = Some(CursorUsed { name, lag: placed.lag, created });
                     None
                 }
