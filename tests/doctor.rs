@@ -86,6 +86,13 @@ fn a_redis_that_tells_nothing_of_its_settings_is_not_guessed_at() {
         RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always", "--rename-command", "CONFIG", ""]);
     let text = told(&["--store", &server.url()], 0);
     assert!(text.contains("appendfsync not told") && text.contains("--redis-fsync always"), "{text}");
+    let text = told(&["--store", &server.url(), "--redis-fsync", "always", "--durability", "disk"], 0);
+    assert!(text.contains("disk    yes") && !text.contains("say --redis-fsync"), "{text}");
+    assert!(told(&["--store", &server.url(), "--redis-fsync", "perhaps"], 2).contains("everysec"));
+    // What it tells itself goes before.
+    let telling = RedisServer::start();
+    let text = told(&["--store", &telling.url(), "--redis-fsync", "always", "--durability", "disk"], 1);
+    assert!(text.contains("cannot be given"), "{text}");
 }
 
 #[test]

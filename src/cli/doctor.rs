@@ -33,6 +33,9 @@ pub struct Arguments {
     /// Replicas that the level "replica" needs
     #[arg(long, env = "FANFARE_REPLICAS", default_value_t = 1, value_name = "N")]
     replicas: usize,
+    /// The appendfsync of a Redis that does not tell it: always, everysec or no; "ask" believes only what it tells
+    #[arg(long, env = "FANFARE_REDIS_FSYNC", value_name = "WORD")]
+    redis_fsync: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -58,12 +61,21 @@ async fn look_at_store(url: &str, arguments: &Arguments) -> Result<(), Stop> {
                 Stop::new(Exit::Usage, format!("--durability is memory, disk or replica, not {word:?}"))
             })?),
         };
+    let fsync = match arguments.redis_fsync.as_deref() {
+        None | Some("" | "ask") => None,
+        Some(word @ ("always" | "everysec" | "no")) => Some(word.to_owned()),
+        Some(word) => {
+            let text = format!("--redis-fsync is ask, always, everysec or no, not {word:?}");
+            return Err(Stop::new(Exit::Usage, text));
+        }
+    };
     let name = |given: &Option<String>, what: &str| given.clone().unwrap_or(format!("{}:{what}", arguments.prefix));
     let question = Question {
         prefix: arguments.prefix.clone(),
         queues: vec![name(&arguments.ingest_stream, "in"), name(&arguments.ingest_list, "list")],
         durability,
         replicas: arguments.replicas,
+        fsync,
     };
     let report = doctor::examine(url, &question).await.map_err(|text| Stop::new(Exit::Unreachable, text))?;
     let text = match arguments.json {

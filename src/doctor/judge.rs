@@ -72,17 +72,17 @@ fn judge_server(pen: &mut Pen) {
 
 fn judge_levels(pen: &mut Pen, question: &Question, fails_over: bool) {
     let server = pen.server;
-    let always = server.appendfsync.as_deref() == Some("always");
+    let fsync = fsync(server, question);
     let to_disk: &[&str] = &["CONFIG SET appendonly yes", "CONFIG SET appendfsync always", "CONFIG REWRITE"];
-    if question.durability == Some(Durability::Disk) && !gives_disk(server) {
+    if question.durability == Some(Durability::Disk) && !gives_disk(server, question) {
         pen.note(true, "the level \"disk\" cannot be given: not every write is synced".into(), to_disk);
     } else if !server.appendonly {
         let text = "the append-only file is off: a restart of Redis loses everything, and tells every subscriber so";
         pen.note(false, text.into(), &["CONFIG SET appendonly yes", "CONFIG REWRITE"]);
-    } else if server.appendfsync.is_none() {
+    } else if fsync.is_none() {
         let text = "it does not tell its appendfsync; where you know that it is \"always\", say --redis-fsync always";
         pen.note(false, text.into(), &[]);
-    } else if !always && question.durability.is_none() {
+    } else if fsync != Some("always") && question.durability.is_none() {
         let text = "appendfsync is not \"always\": a loss of power may lose the last second or two";
         pen.note(false, text.into(), &["CONFIG SET appendfsync always", "CONFIG REWRITE"]);
     }
@@ -113,8 +113,13 @@ fn judge_queues(pen: &mut Pen) {
     }
 }
 
-fn gives_disk(server: &Server) -> bool {
-    server.appendonly && (server.appendfsync.as_deref() == Some("always") || server.has_waitaof)
+/// Its own word goes before the operator's, as with a hub.
+fn fsync<'a>(server: &'a Server, question: &'a Question) -> Option<&'a str> {
+    server.appendfsync.as_deref().or(question.fsync.as_deref())
+}
+
+fn gives_disk(server: &Server, question: &Question) -> bool {
+    server.appendonly && (fsync(server, question) == Some("always") || server.has_waitaof)
 }
 
 /// What each level means, where all servers give it.
@@ -127,7 +132,7 @@ pub(super) fn levels(servers: &[Server], question: &Question) -> Vec<Level> {
         "an answer means: in the memory of Redis; survives the end of every hub, and nothing else: a restart of Redis loses \
          everything, and a failover what no replica had; both are told"
     };
-    let disk = all(&gives_disk);
+    let disk = all(&|s| gives_disk(s, question));
     let disk_text = if disk {
         "an answer means: synced to the disk of the master; survives its loss of power, not the loss of the machine"
     } else {

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use redis::{Cmd, FromRedisValue, Value, cmd};
 
 use super::{Question, Queue, Server};
-use crate::endpoint::Link;
+use crate::endpoint::{Link, replicas_in_step};
 
 /// Answers that are timed.
 const ROUNDS: u32 = 5;
@@ -19,17 +19,13 @@ pub(super) async fn at(link: &mut Link, address: String, question: &Question) ->
     let lines: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim().split_once(':')).collect();
     let line = |name: &str| lines.get(name).copied().unwrap_or_default();
     let number = |name: &str| line(name).parse().unwrap_or(0);
-    let in_step = |(name, state): (&&str, &&str)| {
-        let number = name.strip_prefix("slave").is_some_and(|n| n.parse::<u32>().is_ok());
-        number && state.contains("state=online")
-    };
     let failed = ["aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status"];
     let mut server = Server {
         version: line("redis_version").into(),
         role: line("role").into(),
         life: line("master_replid").into(),
         appendonly: line("aof_enabled") == "1",
-        replicas_in_step: lines.iter().filter(|pair| in_step(*pair)).count(),
+        replicas_in_step: replicas_in_step(&info),
         maxmemory: number("maxmemory"),
         used_memory: number("used_memory"),
         maxmemory_policy: line("maxmemory_policy").into(),

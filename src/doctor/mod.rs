@@ -24,6 +24,8 @@ pub struct Question {
     pub durability: Option<Durability>,
     /// Replicas that the level `replica` needs.
     pub replicas: usize,
+    /// What the operator says of `appendfsync`, for a server that does not tell it.
+    pub fsync: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]

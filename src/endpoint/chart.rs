@@ -86,10 +86,11 @@ async fn keep(endpoint: Endpoint, patience: Patience, sender: watch::Sender<Arc<
     }
 }
 
-/// Asks all servers that are known, and the seeds.
+/// Asks the seeds and all servers that are known, masters first: where there are more than are asked, their word counts most.
 async fn look(endpoint: &Endpoint, known: &Slots, patience: Patience) -> Result<Slots, String> {
-    let servers: BTreeSet<Place> = known.servers().chain(endpoint.seeds().unwrap_or_default()).cloned().collect();
-    let asking = servers.iter().take(ASKED).map(|place| async move {
+    let mut seen = BTreeSet::new();
+    let servers = endpoint.seeds().unwrap_or_default().iter().chain(known.masters()).chain(known.servers());
+    let asking = servers.filter(|place| seen.insert(*place)).take(ASKED).map(|place| async move {
         let within = patience.connect.min(ANSWER);
         let told = timeout(within, ask(endpoint, place, patience)).await;
         told.unwrap_or_else(|_| Err(format!("{place}: no answer within {within:?}")))
@@ -101,12 +102,11 @@ async fn look(endpoint: &Endpoint, known: &Slots, patience: Patience) -> Result<
             Err(why) => complaints.push(why),
         }
     }
-    let slots = Slots::merge(&views);
-    if slots.masters().is_empty() {
+    if !views.iter().any(View::has_slots) {
         complaints.push("no server has slots".into());
         return Err(complaints.join("; "));
     }
-    Ok(slots)
+    Ok(Slots::merge(known, &views))
 }
 
 async fn ask(endpoint: &Endpoint, place: &Place, patience: Patience) -> Result<View, String> {

@@ -6,6 +6,7 @@
 
 mod chart;
 mod link;
+mod replicas;
 mod sentinel;
 mod slots;
 mod url;
@@ -21,6 +22,7 @@ use tokio::time::timeout;
 
 pub use chart::Chart;
 pub use link::{Link, Use};
+pub use replicas::replicas_in_step;
 use sentinel::Sentinels;
 pub use slots::{Slots, crc16, slot_of};
 pub use url::{FORMS, is_redis};

@@ -3,7 +3,8 @@
 //! Each sentinel is asked again and again over a connection of its own, from the first use on and for as long as somebody
 //! is interested. They need not agree: one that is cut off from the others goes on naming the old master. Each new
 //! configuration has a higher number (`config-epoch`), so the answer with the highest number counts, and outlives the
-//! sentinel that gave it; a lower one is believed only where most of them say so, as after somebody set them up anew.
+//! sentinel that gave it; a lower one is believed only where more than half of all name the same, as after somebody set them up
+//! anew.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -150,10 +151,11 @@ impl Said {
             Answer::Master { number, place } => Some((*number, place)),
             _ => None,
         });
-        let most = known.clone().count() > self.answers.len() / 2;
-        if let Some((number, place)) = known.max_by_key(|(number, _)| *number)
-            && (most || self.master.as_ref().is_none_or(|(held, _)| number >= *held))
-        {
+        let is_agreed =
+            |one: &(u64, &Place)| known.clone().filter(|other| other == one).count() > self.answers.len() / 2;
+        let newest = known.clone().max_by_key(|(number, _)| *number);
+        let is_new = |(number, _): &(u64, &Place)| self.master.as_ref().is_none_or(|(held, _)| number >= held);
+        if let Some((number, place)) = newest.filter(is_new).or_else(|| known.clone().find(is_agreed)) {
             self.master = Some((number, place.clone()));
         }
         true
@@ -208,8 +210,13 @@ mod tests {
         said.take(0, silent());
         said.take(1, silent());
         assert_eq!(said.master, Some((2, place(2))));
-        // Set up anew, they begin to count anew.
+        // Most of them answer, and do not agree.
         said.take(0, names(0, 3));
-        assert_eq!(said.master, Some((1, place(1))));
+        assert_eq!(said.master, Some((2, place(2))));
+        said.take(1, names(0, 4));
+        assert_eq!(said.master, Some((2, place(2))));
+        // Set up anew, they begin to count anew.
+        said.take(1, names(0, 3));
+        assert_eq!(said.master, Some((0, place(3))));
     }
 }

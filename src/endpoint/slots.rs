@@ -2,7 +2,8 @@
 //!
 //! Servers disagree for a while after a failover or the move of a slot. Each says with its claim in which config epoch it
 //! was made, and the newest claim of a slot is right: so several are asked, and a server that was cut off and still
-//! names itself is outvoted by the one that took its place.
+//! names itself is outvoted by the one that took its place. What was known before counts too, for as long as only few answer:
+//! else the one that was cut off would get its slots back as soon as it is the only one that can be reached.
 
 use std::collections::BTreeSet;
 
@@ -36,8 +37,9 @@ struct Claim {
 }
 
 /// What one server answers to `CLUSTER NODES`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
+    asked: Place,
     claims: Vec<Claim>,
     /// All servers it knows, masters and replicas: who else can be asked.
     servers: BTreeSet<Place>,
@@ -46,15 +48,15 @@ pub struct View {
 /// Which master serves which slot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slots {
-    /// By the first slot of each range; ranges do not meet.
-    ranges: Vec<(u16, u16, Place)>,
+    /// The newest claims, by the first slot of each; they do not meet.
+    ranges: Vec<Claim>,
     servers: BTreeSet<Place>,
 }
 
 impl View {
     /// Reads the lines of the answer of the server at `asked`: a server that does not know its own address leaves it out.
     pub fn parse(text: &str, asked: &Place) -> View {
-        let mut view = View::default();
+        let mut view = View { asked: asked.clone(), claims: Vec::new(), servers: BTreeSet::new() };
         for line in text.lines() {
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
             let [_, address, flags, _, _, _, epoch, _, slots @ ..] = words.as_slice() else { continue };
@@ -74,29 +76,40 @@ impl View {
         }
         view
     }
+
+    /// Whether it knows of anybody who serves anything.
+    pub fn has_slots(&self) -> bool {
+        !self.claims.is_empty()
+    }
 }
 
 impl Slots {
-    /// What several servers say, put together.
-    pub fn merge<'a>(views: impl IntoIterator<Item = &'a View>) -> Slots {
-        let mut owners: Vec<Option<(u64, &Place)>> = vec![None; usize::from(SLOTS)];
-        let mut servers = BTreeSet::new();
-        for view in views {
-            servers.extend(view.servers.iter().cloned());
-            for claim in &view.claims {
-                for owner in &mut owners[usize::from(claim.first)..=usize::from(claim.last)] {
-                    if owner.is_none_or(|(epoch, _)| epoch < claim.epoch) {
-                        *owner = Some((claim.epoch, &claim.master));
-                    }
+    /// What several servers say, put together with what is known. Once more than half of the known masters have answered,
+    /// only what is said now counts, so that a cluster that was set up anew, and counts its epochs anew, is believed.
+    pub fn merge(known: &Slots, views: &[View]) -> Slots {
+        let masters = known.masters();
+        let answered = masters.iter().filter(|master| views.iter().any(|view| view.asked == ***master)).count();
+        let kept = Some(known).filter(|_| answered <= masters.len() / 2);
+        let servers = views.iter().map(|view| &view.servers).chain(kept.map(|kept| &kept.servers));
+        let servers = servers.flatten().cloned().collect();
+        let mut owners: Vec<Option<&Claim>> = vec![None; usize::from(SLOTS)];
+        // What is known comes last: of two claims of one epoch the one that was made now counts.
+        let claims = views.iter().map(|view| &view.claims).chain(kept.map(|kept| &kept.ranges));
+        for claim in claims.flatten() {
+            for owner in &mut owners[usize::from(claim.first)..=usize::from(claim.last)] {
+                if owner.is_none_or(|owner| owner.epoch < claim.epoch) {
+                    *owner = Some(claim);
                 }
             }
         }
-        let mut ranges: Vec<(u16, u16, Place)> = Vec::new();
+        let mut ranges: Vec<Claim> = Vec::new();
         for (slot, owner) in (0..SLOTS).zip(owners) {
-            let Some((_, owner)) = owner else { continue };
+            let Some(owner) = owner else { continue };
             match ranges.last_mut() {
-                Some((_, last, place)) if *last + 1 == slot && place == owner => *last = slot,
-                _ => ranges.push((slot, slot, owner.clone())),
+                Some(range) if range.last + 1 == slot && range.master == owner.master && range.epoch == owner.epoch => {
+                    range.last = slot;
+                }
+                _ => ranges.push(Claim { first: slot, last: slot, ..owner.clone() }),
             }
         }
         Slots { ranges, servers }
@@ -104,13 +117,13 @@ impl Slots {
 
     /// Who serves this slot, if somebody does.
     pub fn owner(&self, slot: u16) -> Option<&Place> {
-        let before = self.ranges.partition_point(|(first, ..)| *first <= slot);
-        let (_, last, place) = self.ranges.get(before.checked_sub(1)?)?;
-        (slot <= *last).then_some(place)
+        let before = self.ranges.partition_point(|range| range.first <= slot);
+        let range = self.ranges.get(before.checked_sub(1)?)?;
+        (slot <= range.last).then_some(&range.master)
     }
 
     pub fn masters(&self) -> BTreeSet<&Place> {
-        self.ranges.iter().map(|(.., place)| place).collect()
+        self.ranges.iter().map(|range| &range.master).collect()
     }
 
     /// All servers that are known.
@@ -120,7 +133,7 @@ impl Slots {
 
     /// Slots that nobody serves.
     pub fn uncovered(&self) -> usize {
-        let covered: usize = self.ranges.iter().map(|(first, last, _)| usize::from(last - first) + 1).sum();
+        let covered: usize = self.ranges.iter().map(|range| usize::from(range.last - range.first) + 1).sum();
         usize::from(SLOTS) - covered
     }
 }
@@ -194,23 +207,47 @@ mod tests {
     #[test]
     fn the_newest_claim_counts_whoever_is_asked_first() {
         let (old, new) = (View::parse(BEFORE, &at(7000)), View::parse(AFTER, &at(7002)));
-        let alone = Slots::merge([&old]);
+        let alone = Slots::merge(&Slots::default(), &[old.clone()]);
         assert_eq!(
             (alone.owner(0), alone.owner(8191), alone.owner(8192)),
             (Some(&at(7000)), Some(&at(7000)), Some(&at(7001)))
         );
         assert_eq!((alone.uncovered(), alone.servers().count()), (0, 3));
-        for views in [[&old, &new], [&new, &old]] {
-            let slots = Slots::merge(views);
+        for views in [[old.clone(), new.clone()], [new, old]] {
+            let slots = Slots::merge(&Slots::default(), &views);
             assert_eq!(slots.masters(), [&at(7001), &at(7002)].into());
             assert_eq!((slots.owner(8191), slots.ranges.len()), (Some(&at(7002)), 2));
         }
     }
 
     #[test]
+    fn one_that_was_cut_off_gets_nothing_back_when_it_alone_answers() {
+        let (old, new) = (View::parse(BEFORE, &at(7000)), View::parse(AFTER, &at(7002)));
+        let known = Slots::merge(&Slots::default(), &[new.clone()]);
+        let then = Slots::merge(&known, &[old.clone()]);
+        assert_eq!((then.owner(0), then.owner(9000)), (Some(&at(7002)), Some(&at(7001))));
+        // Nor later, as what is known is handed on.
+        assert_eq!(Slots::merge(&then, &[old]).owner(0), Some(&at(7002)));
+        // A newer claim counts even of one alone.
+        let newer = View::parse("dd 10.0.0.1:7003@1 myself,master - 0 1 4 connected 0-8191\n", &at(7003));
+        let then = Slots::merge(&known, &[newer]);
+        assert_eq!((then.owner(0), then.owner(9000)), (Some(&at(7003)), Some(&at(7001))));
+    }
+
+    #[test]
+    fn a_cluster_that_was_set_up_anew_is_believed_once_most_of_its_masters_answer() {
+        let known = Slots::merge(&Slots::default(), &[View::parse(AFTER, &at(7002))]);
+        let anew = "bb 10.0.0.1:7001@1 master - 0 1 1 connected 0-100\n";
+        let half = Slots::merge(&known, &[View::parse(anew, &at(7001))]);
+        assert_eq!((half.owner(0), half.uncovered()), (Some(&at(7002)), 0));
+        let both = Slots::merge(&known, &[View::parse(anew, &at(7001)), View::parse(anew, &at(7002))]);
+        assert_eq!((both.owner(0), both.owner(101)), (Some(&at(7001)), None));
+    }
+
+    #[test]
     fn what_nobody_serves_has_no_owner() {
-        let slots =
-            Slots::merge([&View::parse("aa 10.0.0.1:7000@1 master - 0 0 1 connected 5-6 9\nnonsense\n", &at(1))]);
+        let told = View::parse("aa 10.0.0.1:7000@1 master - 0 0 1 connected 5-6 9\nnonsense\n", &at(1));
+        let slots = Slots::merge(&Slots::default(), &[told]);
         let owned: Vec<u16> = (0..12).filter(|slot| slots.owner(*slot).is_some()).collect();
         assert_eq!((owned, slots.uncovered()), (vec![5, 6, 9], 16_381));
         assert_eq!(Slots::default().owner(0), None);

@@ -6,8 +6,8 @@
 //! it follows. A command that was told to go elsewhere was not carried out, so it is never done twice.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -26,11 +26,14 @@ pub(super) struct Link {
     patience: Patience,
     /// Who has which slot, on a cluster; asked for when it is first needed.
     chart: Arc<OnceCell<Chart>>,
-    /// Connections; `None`: to the only server.
-    open: Mutex<HashMap<Option<Place>, Open>>,
+    /// Connections; `None`: to the only server. Each is opened under a lock of its own, so that one server that does not
+    /// answer holds nobody up who wants another.
+    open: Lock<HashMap<Option<Place>, Slot>>,
     /// Counts connections, so that a late failure of an old one does no harm.
     opened: AtomicU64,
 }
+
+type Slot = Arc<Mutex<Option<Open>>>;
 
 struct Open {
     link: endpoint::Link,
@@ -48,13 +51,13 @@ impl Link {
     /// Takes one of the `endpoint::FORMS`; connects nowhere yet.
     pub fn new(url: &str, patience: Patience) -> Result<Link, String> {
         let endpoint = Endpoint::parse(url)?;
-        Ok(Link { endpoint, patience, chart: Arc::default(), open: Mutex::default(), opened: AtomicU64::new(0) })
+        Ok(Link { endpoint, patience, chart: Arc::default(), open: Lock::default(), opened: AtomicU64::new(0) })
     }
 
     /// The same servers, with connections of its own.
     pub fn another(&self) -> Link {
         let (endpoint, chart) = (self.endpoint.clone(), self.chart.clone());
-        Link { endpoint, patience: self.patience, chart, open: Mutex::default(), opened: AtomicU64::new(0) }
+        Link { endpoint, patience: self.patience, chart, open: Lock::default(), opened: AtomicU64::new(0) }
     }
 
     /// The address without the password.
@@ -142,8 +145,10 @@ impl Link {
         place: &Option<Place>,
         response: Duration,
     ) -> Result<(MultiplexedConnection, u64), SourceError> {
-        let mut open = self.open.lock().await;
-        if open.get(place).is_none_or(|open| open.link.has_ended()) {
+        let slot = self.slot(place);
+        let mut slot = slot.lock().await;
+        if slot.as_ref().is_none_or(|open| open.link.has_ended()) {
+            *slot = None;
             let patience = Patience { response, ..self.patience };
             let opened = match place {
                 None => self.endpoint.connect(Use::commands(), patience).await,
@@ -152,7 +157,7 @@ impl Link {
             match opened {
                 Ok(link) => {
                     let generation = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
-                    drop(open.insert(place.clone(), Open { link, generation }));
+                    *slot = Some(Open { link, generation });
                 }
                 Err(text) => {
                     self.doubt();
@@ -160,8 +165,20 @@ impl Link {
                 }
             }
         }
-        let open = open.get(place).expect("it was opened above");
+        let open = slot.as_ref().expect("it was opened above");
         Ok((open.link.connection.clone(), open.generation))
+    }
+
+    /// Where the connection to this server is kept. What leads nowhere any more goes when a new one comes.
+    fn slot(&self, place: &Option<Place>) -> Slot {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = open.get(place) {
+            return slot.clone();
+        }
+        let is_open =
+            |slot: &Slot| slot.try_lock().is_ok_and(|one| one.as_ref().is_some_and(|one| !one.link.has_ended()));
+        open.retain(|_, slot| Arc::strong_count(slot) > 1 || is_open(slot));
+        open.entry(place.clone()).or_default().clone()
     }
 
     /// The chart may be out of date.
@@ -192,10 +209,8 @@ impl Link {
         if cut || busy {
             // A failed-over master has another address behind the same name, so it is looked up anew.
             self.doubt();
-            let mut open = self.open.lock().await;
-            if open.get(&place).is_some_and(|open| open.generation == generation) {
-                open.remove(&place);
-            }
+            let slot = self.slot(&place);
+            slot.lock().await.take_if(|open| open.generation == generation);
             return Err(Refused::Error(self.unreachable(&error.to_string())));
         }
         if error.code() == Some("OOM") {
@@ -229,5 +244,33 @@ impl Link {
 
     fn unreachable(&self, error: &str) -> SourceError {
         SourceError::Unreachable(format!("the ingest Redis at {} cannot be used: {error}", self.shown()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_holds_nobody_up_who_wants_another() {
+        let long = Duration::from_secs(60);
+        let link = Link::new("redis+cluster://127.0.0.1:1", Patience { connect: long, response: long }).unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = |listener: &TcpListener| {
+            let address = listener.local_addr().unwrap();
+            Some(Place::Tcp(address.ip().to_string(), address.port()))
+        };
+        let (silent_place, gone_place) = (place(&silent), place(&gone));
+        drop(gone);
+        tokio::select! {
+            biased;
+            _ = link.connection(&silent_place, long) => panic!("nobody answers there"),
+            other = link.connection(&gone_place, long) => assert!(other.is_err()),
+        }
+        // What leads nowhere is not kept.
+        drop(link.slot(&None));
+        assert_eq!(link.open.lock().unwrap().len(), 1);
     }
 }

@@ -7,14 +7,13 @@ use redis::{Cmd, Value};
 
 use super::scripts::text_of;
 use crate::domain::message::Durability;
+use crate::endpoint::replicas_in_step;
 
 /// Redis 7.0 brought what the scripts rely on.
 const OLDEST_VERSION: (u32, u32) = (7, 0);
 
 /// `WAITAOF` came with it.
 const WAITS_FOR_DISK: (u32, u32) = (7, 2);
-/// A replica that has not answered for so many seconds is not counted on.
-const MOST_LAG: u64 = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
@@ -111,8 +110,7 @@ impl Facts {
         let line = |name: &str| lines.get(name).copied().unwrap_or_default();
         self.role = line("role").to_string();
         self.life = line("master_replid").into();
-        let is_replica = |name: &str| name.strip_prefix("slave").is_some_and(|n| n.parse::<u32>().is_ok());
-        self.replicas = lines.iter().filter(|(name, state)| is_replica(name) && is_in_step(state)).count();
+        self.replicas = replicas_in_step(info);
     }
 
     pub fn is_master(&self) -> bool {
@@ -175,18 +173,6 @@ impl Facts {
 
 fn lines_of(info: &str) -> HashMap<&str, &str> {
     info.lines().filter_map(|line| line.trim().split_once(':')).collect()
-}
-
-/// Reads `ip=…,port=…,state=online,offset=…,lag=0`.
-fn is_in_step(replica: &str) -> bool {
-    let mut fields = replica.split(',').filter_map(|field| field.split_once('='));
-    let (mut online, mut late) = (false, false);
-    fields.by_ref().for_each(|(name, value)| match name {
-        "state" => online = value == "online",
-        "lag" => late = value.parse::<u64>().is_ok_and(|lag| lag > MOST_LAG),
-        _ => {}
-    });
-    online && !late
 }
 
 #[cfg(test)]

@@ -315,6 +315,11 @@ impl Watched {
             (wish.line, wish.subscribed, wish.owed, wish.queued) = (line, false, wish.wanted, false);
             table.queue(topic);
         }
+        // Nobody may ever take from the line that they left.
+        let Table { wishes, lines, .. } = &mut *table;
+        for (line, lined) in lines {
+            lined.todo.retain(|topic| wishes.get(topic).is_some_and(|wish| wish.line == *line));
+        }
         drop(table);
         self.changed.send_replace(());
     }
@@ -477,5 +482,26 @@ mod tests {
         assert!(watched.take(1, 10).subscribe.is_empty());
         say_yes(2, connections[2]);
         assert_eq!(heard(&watched), ["Watching(\"sport\")"]);
+    }
+
+    #[test]
+    fn topics_that_left_a_line_do_not_pile_up_on_it() {
+        const NOBODYS: Line = 7;
+        let home = Arc::new(AtomicUsize::new(NOBODYS));
+        let dealt = home.clone();
+        let watched = Watched::dealt(10, 10_000, move |_| dealt.load(Ordering::Relaxed));
+        watched.watch(&topic("news"));
+        let waiting = |line| watched.table().lines.get(&line).map_or(0, |lined| lined.todo.len());
+        for _ in 0..3 {
+            assert_eq!((waiting(NOBODYS), waiting(ONLY)), (1, 0));
+            home.store(ONLY, Ordering::Relaxed);
+            watched.deal_again();
+            assert_eq!((waiting(NOBODYS), waiting(ONLY)), (0, 1));
+            home.store(NOBODYS, Ordering::Relaxed);
+            watched.deal_again();
+        }
+        home.store(ONLY, Ordering::Relaxed);
+        watched.deal_again();
+        assert_eq!(watched.take(ONLY, 10).subscribe, [topic("news")]);
     }
 }

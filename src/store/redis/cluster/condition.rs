@@ -10,13 +10,17 @@ impl Router {
     /// Sees how the masters are.
     pub(super) fn note(&mut self) {
         let (mut trouble, mut least) = (None, None::<Levels>);
+        // What else is wrong with a server is no reason to ask all of them who serves what.
+        let mut is_doubtful = false;
         let uncovered = self.lanes.iter().filter(|lane| lane.home.is_none()).count();
         if uncovered > 0 {
+            is_doubtful = true;
             trouble = Some(format!("no server of the cluster has the slots of {uncovered} groups of topics"));
         }
         for (place, node) in &self.nodes {
             let condition = node.state.condition();
             if let Some(away) = &condition.away {
+                is_doubtful = true;
                 trouble = Some(format!("{place} is away, its topics wait: {away}"));
             } else if node.is_new() {
                 continue;
@@ -34,7 +38,7 @@ impl Router {
         if let Some(least) = least {
             condition.levels = Arc::new(least);
         }
-        if trouble.is_some() {
+        if is_doubtful {
             self.chart.doubt();
         }
         condition.objection = trouble;

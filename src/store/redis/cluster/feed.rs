@@ -84,9 +84,10 @@ async fn supervise(lines: Arc<Lines>) {
                 Running { line: count, task }
             });
         }
-        let deal = owners.iter().map(|owner| owner.map_or(NOWHERE, |place| running[place].line)).collect();
-        *lines.deal.lock().unwrap_or_else(PoisonError::into_inner) = deal;
-        lines.watched.deal_again();
+        let deal: Vec<Line> = owners.iter().map(|owner| owner.map_or(NOWHERE, |place| running[place].line)).collect();
+        if lines.change(deal) {
+            lines.watched.deal_again();
+        }
         running.retain(|place, running| {
             let is_needed = owners.contains(&Some(place));
             if !is_needed {
@@ -231,6 +232,14 @@ impl Following<'_> {
 }
 
 impl Lines {
+    /// Whether it is another deal.
+    fn change(&self, deal: Vec<Line>) -> bool {
+        let mut dealt = self.deal.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_other = *dealt != deal;
+        *dealt = deal;
+        is_other
+    }
+
     fn well(&self, line: Line) {
         self.tell(line, None);
     }
