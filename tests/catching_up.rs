@@ -227,7 +227,7 @@ async fn leaving_and_joining_again_while_behind_begins_anew_and_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_takes_nothing_at_all_is_cut_in_the_end_and_resumes_whole() {
     let _alone = ALONE.lock().await;
-    let server = hub::start(&["--outbox=256KiB", "--history-bytes=64MiB", "--outbox-age=1s"]).await;
+    let server = hub::start(&["--outbox=256KiB", "--history-bytes=64MiB", "--outbox-age=3s"]).await;
     let mut slow = narrow(server.http, "?sub=big").await;
     let mut story = Story::default();
     story.hear_until(&mut slow, "big", 0).await;
