@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn the_newest_claim_counts_whoever_is_asked_first() {
         let (old, new) = (View::parse(BEFORE, &at(7000)), View::parse(AFTER, &at(7002)));
-        let alone = Slots::merge(&Slots::default(), &[old.clone()]);
+        let alone = Slots::merge(&Slots::default(), std::slice::from_ref(&old));
         assert_eq!(
             (alone.owner(0), alone.owner(8191), alone.owner(8192)),
             (Some(&at(7000)), Some(&at(7000)), Some(&at(7001)))
@@ -223,8 +223,8 @@ mod tests {
     #[test]
     fn one_that_was_cut_off_gets_nothing_back_when_it_alone_answers() {
         let (old, new) = (View::parse(BEFORE, &at(7000)), View::parse(AFTER, &at(7002)));
-        let known = Slots::merge(&Slots::default(), &[new.clone()]);
-        let then = Slots::merge(&known, &[old.clone()]);
+        let known = Slots::merge(&Slots::default(), std::slice::from_ref(&new));
+        let then = Slots::merge(&known, std::slice::from_ref(&old));
         assert_eq!((then.owner(0), then.owner(9000)), (Some(&at(7002)), Some(&at(7001))));
         // Nor later, as what is known is handed on.
         assert_eq!(Slots::merge(&then, &[old]).owner(0), Some(&at(7002)));

@@ -11,6 +11,7 @@ mod dead_table;
 mod disk;
 mod entries;
 mod feed;
+mod held;
 mod inbox;
 mod log;
 mod rebuild;

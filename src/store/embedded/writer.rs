@@ -2,7 +2,6 @@
 //! comes meanwhile makes the next one: no timer), answers, and feeds. Reads are answered here too, in their turn. A
 //! transaction that fails is undone whole, and what is known in memory is learnt anew.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use super::cursor_table::CursorTable;
 use super::dead_table::{Answer, DeadTable};
 use super::disk::{self, Guard, Keep};
 use super::feed::Outlet;
+use super::held::Held;
 use super::inbox::{Call, Inbox};
 use super::log::{Bounds, Failure, Log, millis};
 use super::sweep::SWEEP_ROWS;
@@ -369,29 +369,6 @@ impl Parts<'_> {
             });
         }
         Ok(results)
-    }
-}
-
-/// The topics and sources of which a fenced item of a batch failed, and how: later ones of them must not be stored.
-#[derive(Default)]
-struct Held<'b>(HashMap<(&'b Topic, &'b str), StoreError>);
-
-impl<'b> Held<'b> {
-    fn check(&self, item: &Append) -> Result<(), Failure> {
-        match &item.fence {
-            Some(fence) if !self.0.is_empty() => match self.0.get(&(&item.publication.topic, &*fence.source)) {
-                Some(error) => Err(error.clone().into()),
-                None => Ok(()),
-            },
-            _ => Ok(()),
-        }
-    }
-
-    fn note(&mut self, item: &'b Append, error: &StoreError) {
-        let passes = !matches!(error, StoreError::Conflict { .. } | StoreError::Durability { .. });
-        if let Some(fence) = item.fence.as_ref().filter(|_| passes) {
-            self.0.insert((&item.publication.topic, &fence.source), error.clone());
-        }
     }
 }
 
