@@ -34,6 +34,7 @@ pub struct Room {
     reserve: u64,
     volume: u64,
     rests_until: Option<Instant>,
+    is_low: bool,
 }
 
 impl Room {
@@ -46,6 +47,7 @@ impl Room {
             reserve: RESERVE.min(volume / RESERVE_SHARE),
             volume,
             rests_until: None,
+            is_low: false,
         };
         room.rest();
         Ok(room)
@@ -68,9 +70,12 @@ impl Room {
         }
         self.rests_until = None;
         let free = self.free()?;
-        (free < self.reserve).then(|| {
-            let (free, reserve, folder) = (free / MIB, self.reserve.div_ceil(MIB), self.folder.display());
-            format!("{free} MiB are free for {folder}, {reserve} MiB are kept for what makes room; free some")
+        // Once refused, a little more must be free: emptying the log frees some, and would begin it all again.
+        let least = if self.is_low { self.reserve + self.reserve / 4 } else { self.reserve };
+        self.is_low = free < least;
+        self.is_low.then(|| {
+            let (free, least, folder) = (free / MIB, least.div_ceil(MIB), self.folder.display());
+            format!("{free} MiB are free for {folder}, {least} MiB are kept for what makes room; free some")
         })
     }
 
