@@ -1,24 +1,12 @@
-#!lua flags=allow-oom
 -- Hands applied entries of a partition out once more, as far as they are kept: for a store that may have lost them.
 -- They are handed out under the life that they were handed out under before, so that a topic that still has one skips it.
+-- Goes after ids.lua.
 --
 -- KEYS: stream, owner, cursor. ARGV: who asks, the id to begin after, most entries, most bytes of all, most bytes of one.
 -- Answer: 'lost'; or the life, the lives that came after it, and the entries up to the cursor that are of that life.
 local stream, owner, cursor = KEYS[1], KEYS[2], KEYS[3]
 if redis.call('GET', owner) ~= ARGV[1] then return { 'lost' } end
 local last, most, most_bytes, entry_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-
-local function less(a, b)
-  if #a ~= #b then return #a < #b end
-  return a < b
-end
-
-local function is_past(a, b)
-  local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
-  local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
-  if a_ms ~= b_ms then return less(b_ms, a_ms) end
-  return less(b_seq, a_seq)
-end
 
 local state = redis.call('HMGET', cursor, 'at', 'life', 'past')
 local at, present = state[1] or '0-0', state[2] or '?'

@@ -1,5 +1,5 @@
-#!lua flags=allow-oom
 -- Reads what follows the cursor of a partition, and takes nothing away but what was applied long ago.
+-- Goes after ids.lua.
 --
 -- KEYS: stream, owner, cursor; for a list also the list and its wake key. ARGV: who asks, most entries, most bytes of
 -- all, most bytes of one, ms that applied entries are kept.
@@ -22,19 +22,6 @@ local keep = tonumber(ARGV[5])
 if redis.call('GET', owner) ~= me then return { 'lost' } end
 
 local function whole(number) return string.format('%.0f', number) end
-
--- Ids have 64 bits, numbers of Lua fewer: they are compared as digits.
-local function less(a, b)
-  if #a ~= #b then return #a < #b end
-  return a < b
-end
-
-local function is_past(a, b)
-  local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
-  local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
-  if a_ms ~= b_ms then return less(b_ms, a_ms) end
-  return less(b_seq, a_seq)
-end
 
 local function facts()
   if redis.call('EXISTS', stream) == 0 then return { length = 0, added = 0, last = '0-0', first = '0-0' } end

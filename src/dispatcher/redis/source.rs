@@ -34,9 +34,9 @@ impl Scripts {
         Scripts {
             claim: Script::new(include_str!("claim.lua")),
             release: Script::new(include_str!("release.lua")),
-            read: Script::new(include_str!("read.lua")),
+            read: Script::new(concat!(include_str!("ids.lua"), include_str!("read.lua"))),
             commit: Script::new(include_str!("commit.lua")),
-            again: Script::new(include_str!("again.lua")),
+            again: Script::new(concat!(include_str!("ids.lua"), include_str!("again.lua"))),
             made_up: Script::new(include_str!("made_up.lua")),
             retry: Script::new(include_str!("retry.lua")),
         }
