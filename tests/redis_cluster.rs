@@ -11,19 +11,19 @@ mod moves;
 mod outages;
 #[path = "support/cluster.rs"]
 mod servers;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use fanfare::domain::message::{Body, Publication};
-use fanfare::domain::name::Topic;
 use fanfare::domain::position::Position;
 use fanfare::domain::store::{Append, Appended, FeedEvent, ReadFrom, ReadLimit, Retention, Store, StoreError, Watch};
 use fanfare::store::redis::{RedisOptions, open};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use servers::Cluster;
+use support::topic;
 
 /// Longer than anything here should take; reaching it is a failure.
 const SOON: Duration = Duration::from_secs(60);
@@ -32,20 +32,8 @@ const NEVER: Duration = Duration::from_secs(60);
 /// After how much silence of a master its replica takes over, where it shall.
 const SHORT: Duration = Duration::from_secs(2);
 
-fn topic(name: &str) -> Topic {
-    Topic::parse(name).unwrap()
-}
-
 fn message(name: &str, body: &str) -> Append {
-    let publication = Publication {
-        topic: topic(name),
-        body: Body::from_canonical(Bytes::from(body.to_string())),
-        ttl: None,
-        key: None,
-        idempotency_key: None,
-        durability: None,
-    };
-    Append { publication, fence: None }
+    support::item(&topic(name), body.to_owned())
 }
 
 async fn store(cluster: &Cluster) -> Arc<dyn Store> {

@@ -19,39 +19,28 @@ mod scripts;
 mod server;
 #[path = "redis_store/settings.rs"]
 mod settings;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use fanfare::domain::message::{Body, Durability, Publication};
-use fanfare::domain::name::Topic;
+use fanfare::domain::message::Durability;
 use fanfare::domain::position::Position;
 use fanfare::domain::store::*;
 use fanfare::store::redis::{OpenError, RedisOptions, RedisStore, open};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use server::RedisServer;
+use support::topic;
 
 /// Longer than anything here should take; reaching it is a failure.
 const SOON: Duration = Duration::from_secs(20);
 
-fn topic(name: &str) -> Topic {
-    Topic::parse(name).unwrap()
-}
-
 fn message(name: &str, body: &str) -> Append {
-    let publication = Publication {
-        topic: topic(name),
-        body: Body::from_canonical(Bytes::from(body.to_string())),
-        ttl: None,
-        key: None,
-        idempotency_key: None,
-        durability: None,
-    };
-    Append { publication, fence: None }
+    support::item(&topic(name), body.to_owned())
 }
 
 fn keyed(name: &str, body: &str) -> Append {

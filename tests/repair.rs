@@ -18,7 +18,7 @@ use fanfare::domain::position::Position;
 use fanfare::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus, Watch,
 };
-use fanfare::domain::topic::Mode;
+use fanfare::domain::topic::TopicSettings;
 use fanfare::gateway::{self, Channels, Gateway};
 use fanfare::hub::{Hub, ToShard};
 use fanfare::store;
@@ -55,8 +55,8 @@ impl Store for Failing {
         self.inner.feed()
     }
 
-    fn mode(&self, topic: &Topic) -> Mode {
-        self.inner.mode(topic)
+    fn settings(&self, topic: &Topic) -> TopicSettings {
+        self.inner.settings(topic)
     }
 
     fn status(&self) -> StoreStatus {

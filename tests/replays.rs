@@ -16,7 +16,7 @@ use fanfare::domain::replay::{Item, walk};
 use fanfare::domain::store::{
     Append, Appended, FeedEvent, GapCause, Page, ReadFrom, ReadLimit, Retention, Store, StoreError, StoreStatus, Watch,
 };
-use fanfare::domain::topic::{Mode, TopicSettings};
+use fanfare::domain::topic::TopicSettings;
 use fanfare::hub::{Hub, ShardId, ToShard};
 use fanfare::store;
 use futures::future::BoxFuture;
@@ -63,11 +63,7 @@ impl Store for Watched {
         (watch, futures::stream::select(feed, says).boxed())
     }
 
-    fn mode(&self, topic: &Topic) -> Mode {
-        self.inner.mode(topic)
-    }
-
-    fn settings(&self, topic: &Topic) -> Option<TopicSettings> {
+    fn settings(&self, topic: &Topic) -> TopicSettings {
         self.inner.settings(topic)
     }
 

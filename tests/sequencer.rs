@@ -79,11 +79,7 @@ impl Store for Flaky {
         (watch, feed.boxed())
     }
 
-    fn mode(&self, topic: &Topic) -> Mode {
-        self.inner.mode(topic)
-    }
-
-    fn settings(&self, topic: &Topic) -> Option<TopicSettings> {
+    fn settings(&self, topic: &Topic) -> TopicSettings {
         self.inner.settings(topic)
     }
 
@@ -260,11 +256,7 @@ impl Store for Picky {
         self.inner.feed()
     }
 
-    fn mode(&self, topic: &Topic) -> Mode {
-        self.inner.mode(topic)
-    }
-
-    fn settings(&self, topic: &Topic) -> Option<TopicSettings> {
+    fn settings(&self, topic: &Topic) -> TopicSettings {
         self.inner.settings(topic)
     }
 

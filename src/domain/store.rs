@@ -46,19 +46,14 @@ pub trait Store: Send + Sync + 'static {
     /// too slowly holds a store up or drops messages and says `Interrupted`, as the store likes; it never grows.
     fn feed(&self) -> (Box<dyn Watch>, BoxStream<'static, FeedEvent>);
 
-    /// The mode that a topic is kept in, by the store's settings; no I/O.
-    fn mode(&self, topic: &Topic) -> Mode;
-
     /// The life that the store is in, if a life of it may end and take along what was acknowledged: what then may be lost
     /// can be stored again by whoever still has it. `None`: such a thing does not happen here.
     fn life(&self) -> Option<Arc<str>> {
         None
     }
 
-    /// How a topic is kept, by the store's settings; no I/O. The hub keeps nothing of topics of which it does not know.
-    fn settings(&self, _topic: &Topic) -> Option<TopicSettings> {
-        None
-    }
+    /// How a topic is kept, by the store's settings; no I/O.
+    fn settings(&self, topic: &Topic) -> TopicSettings;
 
     /// How the store is, from what it knows at this moment; no I/O.
     fn status(&self) -> StoreStatus;

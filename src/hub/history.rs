@@ -166,8 +166,10 @@ impl History {
     }
 
     /// The stream of a topic stands at `at`; `page` is what was read up to there.
-    pub fn open(&self, topic: &Topic, settings: Option<TopicSettings>, at: Position, page: &Page) {
-        let Some(settings) = settings.filter(|s| s.mode == Mode::Log && self.most > 0) else { return };
+    pub fn open(&self, topic: &Topic, settings: TopicSettings, at: Position, page: &Page) {
+        if settings.mode != Mode::Log || self.most == 0 {
+            return;
+        }
         let mut stretch = Stretch::new(settings, at);
         stretch.extend(page);
         let memory = &mut *self.memory();

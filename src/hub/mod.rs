@@ -143,7 +143,7 @@ impl Hub {
     /// The same for one who asks for what follows a position: the stream is then located by reading from there, and the
     /// page is kept for it and for others who come back at the same time.
     pub fn join_after(&self, topic: &Topic, shard: ShardId, after: Option<Position>) -> Ticket {
-        let after = after.filter(|_| self.store.mode(topic) == Mode::Log);
+        let after = after.filter(|_| self.store.settings(topic).mode == Mode::Log);
         self.registry.want(topic, shard, after)
     }
 
@@ -255,7 +255,7 @@ impl Hub {
 
     /// The mode that a topic is kept in.
     pub fn mode(&self, topic: &Topic) -> Mode {
-        self.store.mode(topic)
+        self.store.settings(topic).mode
     }
 
     /// The life of the store, see `Store::life`.

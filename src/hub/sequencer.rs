@@ -232,7 +232,7 @@ impl Running {
             }
             (Stage::Flowing, Some(at)) if !is_ahead(message.at, at) => {}
             (Stage::Flowing, Some(at))
-                if message.at.epoch == at.epoch && self.store.mode(&message.topic) == Mode::Live =>
+                if message.at.epoch == at.epoch && self.store.settings(&message.topic).mode == Mode::Live =>
             {
                 self.on_hole_of_live(message, at).await;
             }
@@ -248,7 +248,7 @@ impl Running {
             }
             (Stage::Asking, _) => {}
             (Stage::Locating | Stage::Repairing, _) | (Stage::Flowing, None) => {
-                if self.store.mode(&message.topic) == Mode::Live {
+                if self.store.settings(&message.topic).mode == Mode::Live {
                     flow.hold(message);
                 } else {
                     flow.newest = Some(message.at);

@@ -10,7 +10,7 @@ use fanfare::domain::message::Durability;
 use fanfare::domain::name::Topic;
 use fanfare::domain::position::{Epoch, Position};
 use fanfare::domain::store::*;
-use fanfare::domain::topic::Mode;
+use fanfare::domain::topic::TopicSettings;
 use fanfare::hub::Hub;
 use fanfare::store;
 use futures::FutureExt;
@@ -176,8 +176,8 @@ impl Store for Answers {
         unreachable!("nobody subscribes here")
     }
 
-    fn mode(&self, _: &Topic) -> Mode {
-        Mode::Log
+    fn settings(&self, _: &Topic) -> TopicSettings {
+        TopicSettings::from(&Retention::default())
     }
 
     fn status(&self) -> StoreStatus {

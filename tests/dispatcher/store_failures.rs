@@ -10,7 +10,7 @@ use fanfare::domain::name::Topic;
 use fanfare::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus, Watch,
 };
-use fanfare::domain::topic::Mode;
+use fanfare::domain::topic::TopicSettings;
 use fanfare::hub::Hub;
 use fanfare::store;
 use futures::FutureExt;
@@ -65,8 +65,8 @@ impl Store for Failing {
         self.inner.feed()
     }
 
-    fn mode(&self, topic: &Topic) -> Mode {
-        self.inner.mode(topic)
+    fn settings(&self, topic: &Topic) -> TopicSettings {
+        self.inner.settings(topic)
     }
 
     fn status(&self) -> StoreStatus {

@@ -61,6 +61,10 @@ async fn redis_killed_and_back_with_nothing_is_told_to_everybody_and_all_goes_on
 async fn outage(running: &Running, mut redis: RedisServer, back: Return) {
     let fleet = Fleet::start(2, &redis.url(), &["--history-messages", "100000"]);
     let (nodes, addresses) = (&fleet.running, fleet.addresses.clone());
+    for node in nodes {
+        let warns = node.log().contains("no append-only file");
+        assert_eq!(warns, back == Return::Emptied, "{}", node.log());
+    }
     let cast = Cast { topics: TOPICS, listeners: 12, share: SHARE, watches: None };
     let mut scene = Scene::open(addresses.clone(), cast).await;
     for n in 0..2 {

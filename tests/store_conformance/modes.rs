@@ -50,7 +50,7 @@ pub async fn the_first_rule_that_a_topic_meets_sets_its_bounds<F: Future<Output 
     assert_eq!((offsets(&page.messages), page.missing, page.mode), (vec![8, 9, 10], Some(missing), Mode::Log));
     let page = store.store.read(&news, ReadFrom::Last(100), ALL).await.unwrap();
     assert_eq!(page.messages.len(), 10);
-    let mode = |name: &str| store.store.mode(&topic(name));
+    let mode = |name: &str| store.store.settings(&topic(name)).mode;
     assert_eq!((mode("live.a"), mode("latest.a"), mode("live")), (Mode::Live, Mode::Latest, Mode::Log));
 }
 

@@ -43,7 +43,7 @@ use crate::domain::name::Topic;
 use crate::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus, Watch,
 };
-use crate::domain::topic::{Mode, Rules, TopicSettings};
+use crate::domain::topic::{Rules, TopicSettings};
 
 /// Bytes of all messages of a store in memory, where nobody has said how many.
 const USUAL_TOTAL_IN_MEMORY: u64 = 1 << 30;
@@ -133,12 +133,8 @@ impl Store for EmbeddedStore {
         (Box::new(watcher), Box::pin(feed))
     }
 
-    fn mode(&self, topic: &Topic) -> Mode {
-        self.rules.of(topic).mode
-    }
-
-    fn settings(&self, topic: &Topic) -> Option<TopicSettings> {
-        Some(*self.rules.of(topic))
+    fn settings(&self, topic: &Topic) -> TopicSettings {
+        *self.rules.of(topic)
     }
 
     fn status(&self) -> StoreStatus {

@@ -52,7 +52,7 @@ fn open_with(connection: &Connection, bounds: Bounds) -> Log<'_> {
     Log::open(Tables::prepare(connection, None).unwrap(), cursors, bounds).unwrap()
 }
 
-fn item(topic: &str, body: impl Into<Bytes>) -> Append {
+pub(super) fn item(topic: &str, body: impl Into<Bytes>) -> Append {
     let publication = Publication {
         topic: Topic::parse(topic).unwrap(),
         body: Body::from_canonical(body.into()),

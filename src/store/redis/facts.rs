@@ -25,7 +25,7 @@ pub(super) struct Facts {
     role: String,
     policy: String,
     loading: bool,
-    appends: bool,
+    pub appends: bool,
     /// `appendfsync`, where it may be asked for.
     pub syncs: Option<String>,
     /// Replicas that are in step.

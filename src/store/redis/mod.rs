@@ -48,7 +48,7 @@ use crate::domain::name::Topic;
 use crate::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Retention, Store, StoreError, StoreStatus, Watch,
 };
-use crate::domain::topic::{Mode, Rule, TopicSettings};
+use crate::domain::topic::{Rule, TopicSettings};
 use crate::endpoint::{Chart, Endpoint, Patience};
 use crate::store::cursors::Desk;
 
@@ -188,6 +188,12 @@ pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenEr
 /// Whether the settings promise what this Redis can keep. Replicas may be away and come back; settings do not.
 fn check_level(host: &Host, greeting: &Greeting, levels: &Levels) -> Result<(), OpenError> {
     let shown = host.endpoint.shown();
+    if !greeting.facts.appends {
+        tracing::warn!(
+            redis = shown,
+            "it has no append-only file (appendonly no): a restart of it takes every message"
+        );
+    }
     if let (Some(stated), Some(told)) = (&host.options.fsync, &greeting.facts.syncs)
         && stated != told
     {
@@ -266,7 +272,7 @@ impl Store for RedisStore {
     fn read(&self, topic: &Topic, from: ReadFrom, limit: ReadLimit) -> BoxFuture<'static, Result<Page, StoreError>> {
         let entrance = self.entrance.clone();
         let topic = topic.clone();
-        let mode = self.mode(&topic);
+        let mode = self.settings(&topic).mode;
         let mut ask = Ask::new(&topic, from, limit);
         let mut answered = entrance.ask(ask.clone());
         async move {
@@ -317,16 +323,12 @@ impl Store for RedisStore {
         (Box::new(feed), events)
     }
 
-    fn mode(&self, topic: &Topic) -> Mode {
-        self.host.scripts.rules.of(topic).mode
-    }
-
     fn life(&self) -> Option<Arc<str>> {
         Some(self.host.lives.known().print.clone())
     }
 
-    fn settings(&self, topic: &Topic) -> Option<TopicSettings> {
-        Some(*self.host.scripts.rules.of(topic))
+    fn settings(&self, topic: &Topic) -> TopicSettings {
+        *self.host.scripts.rules.of(topic)
     }
 
     fn status(&self) -> StoreStatus {

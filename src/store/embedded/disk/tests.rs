@@ -11,32 +11,16 @@ use super::folder::Folder;
 use super::{DiskError, VERSION, back_up, counter, file, open, restore, wal};
 use crate::domain::dead::{DeadLetter, DeadLetters};
 use crate::domain::error::Reason;
-use crate::domain::message::{Body, Publication};
 use crate::domain::name::Topic;
-use crate::domain::store::{Append, EntryId, Fence, Page, ReadFrom, ReadLimit, Retention, Store};
+use crate::domain::store::{EntryId, Fence, Page, ReadFrom, ReadLimit, Retention, Store};
 use crate::store::Options;
+use crate::store::embedded::tests::item;
 use crate::store::embedded::{EmbeddedStore, Ends, open_on_disk};
 
 const ALL: ReadLimit = ReadLimit { messages: 1_000_000, bytes: 1 << 30 };
 
-fn topic(name: &str) -> Topic {
-    Topic::parse(name).unwrap()
-}
-
-fn item(name: &str, body: Vec<u8>) -> Append {
-    let publication = Publication {
-        topic: topic(name),
-        body: Body::from_canonical(body.into()),
-        ttl: None,
-        key: None,
-        idempotency_key: None,
-        durability: None,
-    };
-    Append { publication, fence: None }
-}
-
 async fn read(store: &EmbeddedStore, name: &str) -> Page {
-    store.read(&topic(name), ReadFrom::Last(100_000), ALL).await.unwrap()
+    store.read(&Topic::parse(name).unwrap(), ReadFrom::Last(100_000), ALL).await.unwrap()
 }
 
 fn letter() -> DeadLetter {
