@@ -112,6 +112,25 @@ async fn a_store_that_began_anew_is_told_to_whoever_had_a_cursor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_left_before_its_cursor_is_known_is_left() {
+    let redis = RedisServer::start();
+    let node = Node::start("hub", &redis.url(), &["--ingest=off"]);
+    let (mut client, _, _) = come_back(&node, "phone", 0).await;
+    client.say(r#"{"unsub":"news"}"#).await;
+    assert_eq!(client.next().await["ok"], "unsub");
+    redis.pause();
+    client.say(r#"{"id":1,"sub":"news","cursor":"phone"}"#).await;
+    client.say(r#"{"id":2,"unsub":"news"}"#).await;
+    let answers = [client.next().await, client.next().await];
+    assert_eq!((&answers[0]["error"], &answers[1]["ok"]), (&json!("conflict"), &json!("unsub")), "{answers:?}");
+    redis.resume();
+    // Answered behind the one that nobody waits for any more.
+    let (_, answer, _) = come_back(&node, "phone", 0).await;
+    assert_eq!(answer["resumed"], true, "{answer}");
+    assert!(!node.log().contains("panicked"), "{}", node.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_comes_new_to_a_topic_of_the_latest_gets_it_with_its_cursor_too() {
     let server = hub::start(&["--topic=price:mode=latest"]).await;
     for n in 1..=3 {

@@ -58,12 +58,12 @@ impl Shard {
         is_newest: bool,
         opened: Result<Opened, Problem>,
     ) {
-        let mode = self.hub.mode(&self.topics.borrow().entry(key).topic);
         let refused = {
             let mut subscriptions = connection.subscriptions.borrow_mut();
-            // Another frame may have taken its place meanwhile, and it was answered then.
+            // Another frame may have taken its place meanwhile, and it was answered then; its topic may be gone.
             let Some(subscription) = subscriptions.find(key).filter(|s| s.stay == stay) else { return };
             let Stage::Waiting { asked, .. } = &mut subscription.stage else { return };
+            let mode = self.hub.mode(&self.topics.borrow().entry(key).topic);
             asked.awaits_cursor = false;
             match opened {
                 Ok(Opened { placed, created }) => {
