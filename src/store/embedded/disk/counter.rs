@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const MAGIC: [u8; 8] = *b"FANFCNT1";
 /// Each record has a sector of its own.
 const SECTOR: u64 = 512;
-const RECORD: usize = 28;
+const RECORD: usize = 32;
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// What a counter's file says.
@@ -22,11 +22,14 @@ pub struct Count {
     /// The store that it belongs to.
     pub life: u64,
     pub commits: u64,
+    /// The format of that store, which its damaged file may not tell any more.
+    pub format: u32,
 }
 
 pub struct Counter {
     file: File,
     life: u64,
+    format: u32,
     synced: Instant,
     is_due: bool,
     has_failed: bool,
@@ -43,14 +46,14 @@ impl Counter {
     }
 
     /// Opens it to be written. It is known to belong to this store.
-    pub fn open(path: &Path, life: u64) -> io::Result<Counter> {
+    pub fn open(path: &Path, life: u64, format: u32) -> io::Result<Counter> {
         let file = File::options().write(true).open(path)?;
-        Ok(Counter { file, life, synced: Instant::now(), is_due: false, has_failed: false })
+        Ok(Counter { file, life, format, synced: Instant::now(), is_due: false, has_failed: false })
     }
 
     /// Says that so many commits are synced. A failure is logged once: it weakens the guard and loses nothing.
     pub fn write(&mut self, commits: u64) {
-        let record = record(Count { life: self.life, commits });
+        let record = record(Count { life: self.life, commits, format: self.format });
         let done = self.file.write_all_at(&record, commits % 2 * SECTOR);
         self.note(done);
         self.is_due = true;
@@ -101,16 +104,17 @@ fn record(count: Count) -> [u8; RECORD] {
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..16].copy_from_slice(&count.life.to_le_bytes());
     bytes[16..24].copy_from_slice(&count.commits.to_le_bytes());
-    let crc = crc32fast::hash(&bytes[..24]);
-    bytes[24..].copy_from_slice(&crc.to_le_bytes());
+    bytes[24..28].copy_from_slice(&count.format.to_le_bytes());
+    let crc = crc32fast::hash(&bytes[..28]);
+    bytes[28..].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
 fn parse(bytes: &[u8]) -> Option<Count> {
     let number = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-    let crc = u32::from_le_bytes(*bytes.get(24..)?.first_chunk()?);
-    let is_whole = bytes.starts_with(&MAGIC) && crc == crc32fast::hash(&bytes[..24]);
-    is_whole.then_some(Count { life: number(8)?, commits: number(16)? })
+    let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    let is_whole = bytes.starts_with(&MAGIC) && word(28)? == crc32fast::hash(&bytes[..28]);
+    is_whole.then_some(Count { life: number(8)?, commits: number(16)?, format: word(24)? })
 }
 
 #[cfg(test)]
@@ -121,11 +125,11 @@ mod tests {
     fn one_damaged_record_leaves_the_other() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("commits");
-        Counter::create(&path, Count { life: 7, commits: 0 }).unwrap();
-        let mut counter = Counter::open(&path, 7).unwrap();
+        Counter::create(&path, Count { life: 7, commits: 0, format: 2 }).unwrap();
+        let mut counter = Counter::open(&path, 7, 2).unwrap();
         (1..=9).for_each(|n| counter.write(n));
         drop(counter);
-        let count = |commits| Some(Count { life: 7, commits });
+        let count = |commits| Some(Count { life: 7, commits, format: 2 });
         assert_eq!(read(&path).unwrap(), count(9));
         let whole = std::fs::read(&path).unwrap();
         for (bit, left) in [(0, 9), (SECTOR as usize * 8 + 100, 8), (SECTOR as usize * 8 + 220, 8)] {

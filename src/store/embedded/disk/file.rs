@@ -27,13 +27,28 @@ pub struct Header {
     pub version: u32,
 }
 
+/// What every file begins with that SQLite has made.
+const BEGINNING: &[u8; 16] = b"SQLite format 3\0";
+/// Where the format and the mark stand.
+const VERSION_AT: usize = 60;
+const APPLICATION_AT: usize = 68;
+
 /// Reads the beginning of a file without SQLite, which would change what stands beside it.
 pub fn header(path: &Path) -> io::Result<Header> {
     let mut bytes = [0; 100];
     File::open(path)?.read_exact_at(&mut bytes, 0)?;
     let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let is_ours = bytes.starts_with(b"SQLite format 3\0") && word(68) == APPLICATION;
-    Ok(Header { is_ours, version: word(60) })
+    let is_ours = bytes.starts_with(BEGINNING) && word(APPLICATION_AT) == APPLICATION;
+    Ok(Header { is_ours, version: word(VERSION_AT) })
+}
+
+/// Writes what `header` reads as it must have been. What else is wrong with the file shows later.
+pub fn mend_header(path: &Path, version: u32) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    file.write_all_at(BEGINNING, 0)?;
+    file.write_all_at(&version.to_be_bytes(), VERSION_AT as u64)?;
+    file.write_all_at(&APPLICATION.to_be_bytes(), APPLICATION_AT as u64)?;
+    file.sync_all()
 }
 
 /// Opens a file to be read and written. What is committed is synced; the log is carried over by `checkpoint` and, when it

@@ -28,7 +28,7 @@ use self::check::Whole;
 use self::checkpoint::Checkpoints;
 pub use self::checkpoint::empty;
 use self::counter::{Count, Counter};
-use self::file::VERSION;
+use self::file::{Header, VERSION};
 use self::folder::{Folder, Place};
 pub use self::guard::Guard;
 use self::lock::{Lock, LockError};
@@ -93,6 +93,7 @@ pub fn open(root: &Path, accepts_loss: bool) -> Result<Found, DiskError> {
         make_new(&folder)?;
     }
     let data = folder.data();
+    look_at_header(&folder, accepts_loss)?;
     bring_up_to_date(&folder)?;
     let judged = judge(&data);
     let (connection, whole, log) = match judged {
@@ -107,7 +108,7 @@ pub fn open(root: &Path, accepts_loss: bool) -> Result<Found, DiskError> {
         // On a full volume; it is tried again when there is room.
         tracing::warn!(%error, "the store's log stays beside its file");
     }
-    let guard = Guard::new(&connection, Counter::open(&data.counter(), whole.life)?)?;
+    let guard = Guard::new(&connection, Counter::open(&data.counter(), whole.life, VERSION)?)?;
     let Whole { commits, topics, messages, .. } = whole;
     tracing::info!(
         folder = %root.display(), messages, topics, commits, recovered = log.commits, torn = log.beyond, took = ?begun.elapsed(),
@@ -138,7 +139,7 @@ fn make(
     let next = folder.begin_next()?;
     let life = copy::random()?;
     file::make(&next.database(), life, commits, fill)?;
-    Counter::create(&next.counter(), Count { life, commits })?;
+    Counter::create(&next.counter(), Count { life, commits, format: VERSION })?;
     file::sync_folder(next.folder())?;
     Ok(next)
 }
@@ -193,6 +194,26 @@ fn judge(data: &Place) -> Result<(Connection, Whole, wal::Report), Verdict> {
     }
 }
 
+/// The counter of commits tells of which format the store is. Where the file's header says otherwise it is damaged: such a
+/// file would pass for one of another program, or of another version.
+fn look_at_header(folder: &Folder, accepts_loss: bool) -> Result<(), DiskError> {
+    let (path, data) = (folder.root().to_owned(), folder.data());
+    let (Ok(header), Ok(Some(count))) = (file::header(&data.database()), counter::read(&data.counter())) else {
+        return Ok(());
+    };
+    if count.format > VERSION {
+        return Err(DiskError::Newer { path, version: count.format });
+    }
+    if header == (Header { is_ours: true, version: count.format }) {
+        return Ok(());
+    }
+    if !accepts_loss {
+        return Err(DiskError::Damaged { path, faults: vec!["the header of store.db is damaged".into()] });
+    }
+    tracing::warn!("the header of store.db is damaged; it is written anew, and the rest is checked");
+    Ok(file::mend_header(&data.database(), count.format)?)
+}
+
 /// Refuses a format that is not known, and carries an older one over.
 fn bring_up_to_date(folder: &Folder) -> Result<(), DiskError> {
     let (path, data) = (folder.root().to_owned(), folder.data());
@@ -202,6 +223,11 @@ fn bring_up_to_date(folder: &Folder) -> Result<(), DiskError> {
         header if header.version > VERSION => Err(DiskError::Newer { path, version: header.version }),
         header if header.version == VERSION => Ok(()),
         header => {
+            // Formats that had no sums can at least show that their log ends where it should.
+            let log = wal::scan(&data.log())?;
+            if log.has_bad_header || log.is_damaged() {
+                return Err(DiskError::Damaged { path, faults: vec!["the write-ahead log is damaged".into()] });
+            }
             let old = file::connect(&data.database())?;
             let next = make(folder, 0, |new| Ok(copy::copy(&old, new, false).map(drop)?))?;
             drop(old);

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::check::check;
 use super::folder::Folder;
-use super::{DiskError, VERSION, back_up, counter, file, open, restore, wal};
+use super::{Count, Counter, DiskError, VERSION, back_up, counter, file, open, restore, wal};
 use crate::domain::dead::{DeadLetter, DeadLetters};
 use crate::domain::error::Reason;
 use crate::domain::name::Topic;
@@ -82,6 +82,29 @@ async fn the_log_stays_bounded_and_a_closed_store_has_an_empty_one() {
     assert_eq!(wal::scan(&log).unwrap(), wal::Report::default());
 }
 
+#[tokio::test]
+async fn a_damaged_header_is_told_as_that_and_mended_where_a_loss_is_accepted() {
+    for byte in [3, 61, 63, 70] {
+        let folder = tempfile::tempdir().unwrap();
+        let Ends { store, .. } = open_on_disk(folder.path(), &Options::default()).unwrap();
+        let stored = store.append((0..9).map(|n| item("news", vec![n; 100])).collect()).await;
+        assert!(stored.iter().all(Result::is_ok));
+        let page = read(&store, "news").await;
+        store.close().await;
+        let database = Folder::new(folder.path()).data().database();
+        let mut bytes = std::fs::read(&database).unwrap();
+        bytes[byte] ^= 4;
+        std::fs::write(&database, bytes).unwrap();
+        match open(folder.path(), false).map(drop) {
+            Err(DiskError::Damaged { faults, .. }) => assert!(faults[0].contains("header"), "byte {byte}: {faults:?}"),
+            other => panic!("byte {byte}: {other:?}"),
+        }
+        drop(open(folder.path(), true).unwrap());
+        let Ends { store, .. } = open_on_disk(folder.path(), &Options::default()).unwrap();
+        assert_eq!(read(&store, "news").await, page, "byte {byte}: all the rest was whole");
+    }
+}
+
 /// The tables of format 1.
 const FIRST: &str = "
     CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, head INTEGER NOT NULL, touched INTEGER NOT NULL);
@@ -134,13 +157,21 @@ async fn a_newer_format_and_other_files_are_refused_and_left_as_they_are() {
     store.append(vec![item("a", vec![b'x'])]).await;
     store.close().await;
     drop(store);
-    let database = Folder::new(folder.path()).data().database();
+    let data = Folder::new(folder.path()).data();
+    let database = data.database();
     let alter = |sql: &str| {
         let connection = Connection::open(&database).unwrap();
         connection.execute_batch(sql).unwrap();
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
     };
+    let count = counter::read(&data.counter()).unwrap().unwrap();
+    let counted = |count| {
+        std::fs::remove_file(data.counter()).unwrap();
+        Counter::create(&data.counter(), count).unwrap();
+    };
+    // As a newer one leaves it.
     alter("PRAGMA user_version = 99");
+    counted(Count { format: 99, ..count });
     let bytes = std::fs::read(&database).unwrap();
     let refused = open(folder.path(), true).err().unwrap();
     assert!(
@@ -148,12 +179,15 @@ async fn a_newer_format_and_other_files_are_refused_and_left_as_they_are() {
         "{refused}"
     );
     assert_eq!(std::fs::read(&database).unwrap(), bytes);
+    // Another program's has no counter of ours.
     alter("PRAGMA application_id = 5");
+    std::fs::remove_file(data.counter()).unwrap();
     assert!(matches!(open(folder.path(), true), Err(DiskError::Foreign { .. })));
     // A format that says to be older than it is does not pass for it.
     alter(&format!(
         "PRAGMA application_id = 0x46414e46; PRAGMA user_version = {VERSION}; UPDATE store SET version = 7"
     ));
+    Counter::create(&data.counter(), count).unwrap();
     let refused = open(folder.path(), false).err().unwrap();
     assert!(matches!(&refused, DiskError::Damaged { faults, .. } if !faults.is_empty()), "{refused}");
 }
