@@ -16,6 +16,7 @@ pub mod lives;
 pub mod message;
 pub mod name;
 pub mod position;
+pub mod queue;
 pub mod rate;
 pub mod replay;
 pub mod session;

@@ -139,7 +139,11 @@ pub enum BadPattern {
 
 impl Pattern {
     pub fn meets(&self, topic: &Topic) -> bool {
-        let name = topic.as_str();
+        self.meets_name(topic.as_str())
+    }
+
+    /// The same for a name of a queue: the grammar is one.
+    pub fn meets_name(&self, name: &str) -> bool {
         if !name.starts_with(&self.text[..self.prefix]) || self.text.starts_with('$') != name.starts_with('$') {
             return false;
         }

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::domain::cursor::{CursorBounds, Cursors};
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::message::Durability;
+use crate::domain::queue::{QueueKeeper, QueueRules};
 use crate::domain::store::{Retention, Store, StoreError};
 use crate::domain::topic::Rule;
 use crate::endpoint;
@@ -29,6 +30,8 @@ pub struct Options {
     pub retention: Retention,
     pub rules: Vec<Rule>,
     pub cursors: CursorBounds,
+    /// How queues are kept that have no settings of their own.
+    pub queues: QueueRules,
     /// The level of acknowledgement where nothing is asked for; none: what the store gives without waiting for others.
     pub durability: Option<Durability>,
     /// Replicas that must have a message of the level `replica`, and how long that may take (Redis).
@@ -67,6 +70,7 @@ impl Default for Options {
             retention: Retention::default(),
             rules: Vec::new(),
             cursors: CursorBounds::default(),
+            queues: QueueRules::default(),
             durability: None,
             replicas: 1,
             replica_wait: Duration::from_secs(1),
@@ -121,6 +125,8 @@ pub struct Held {
 pub struct Opened {
     pub store: Arc<dyn Store>,
     pub cursors: Arc<dyn Cursors>,
+    /// None: this store keeps no queues.
+    pub queues: Option<QueueKeeper>,
     /// Where the hub's own door keeps its dead letters: an embedded store has it, Redis keeps them beside its streams.
     pub embedded_dead: Option<Arc<dyn DeadLetterBox>>,
 }
@@ -140,7 +146,7 @@ async fn open_any(url: &str, options: Options) -> Result<Opened, OpenError> {
     match url.split(':').next().unwrap_or_default() {
         "memory" if url == "memory" => {
             let embedded::Ends { store, cursors, dead } = embedded::open_in_memory(&options)?;
-            Ok(Opened { store, cursors, embedded_dead: Some(dead) })
+            Ok(Opened { store, cursors, queues: None, embedded_dead: Some(dead) })
         }
         "disk" => {
             let folder = folder(url)?;
@@ -148,7 +154,7 @@ async fn open_any(url: &str, options: Options) -> Result<Opened, OpenError> {
             let opened = tokio::task::spawn_blocking(move || embedded::open_on_disk(&folder, &options)).await;
             let opened = opened.expect("opening does not panic");
             let embedded::Ends { store, cursors, dead } = opened.map_err(|e| OpenError::Disk(e.to_string()))?;
-            Ok(Opened { store, cursors, embedded_dead: Some(dead) })
+            Ok(Opened { store, cursors, queues: None, embedded_dead: Some(dead) })
         }
         _ if endpoint::is_redis(url) => {
             let own = redis::RedisOptions {
@@ -166,7 +172,7 @@ async fn open_any(url: &str, options: Options) -> Result<Opened, OpenError> {
                 ..redis::RedisOptions::default()
             };
             let store = redis::open(url, own).await?;
-            Ok(Opened { cursors: store.cursors(), store: Arc::new(store), embedded_dead: None })
+            Ok(Opened { cursors: store.cursors(), queues: None, store: Arc::new(store), embedded_dead: None })
         }
         _ => Err(OpenError::Unknown(without_password(url))),
     }
