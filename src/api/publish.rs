@@ -13,7 +13,7 @@ use super::advice::{in_path, mend, or_text, sample, unsupported};
 use super::body::{self, Media};
 use super::query::Query;
 use super::{ApiState, Segment};
-use crate::document::{self, Content, Document};
+use crate::document::{self, Content, Document, Item};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::{Durability, Publication};
 use crate::domain::name::Topic;
@@ -99,7 +99,8 @@ pub async fn documents(
         }
         return Ok(Json(append(&state, documents).await).into_response());
     }
-    let Document { mut publication, mut ignored } = documents.remove(0)?;
+    let Document { item, mut ignored } = documents.remove(0)?;
+    let mut publication = message(item)?;
     if let Some(key) = key {
         check_word("Idempotency-Key", &key, limits.word)?;
         match &publication.idempotency_key {
@@ -158,6 +159,15 @@ async fn short(
     one(&state, publication, query.left().collect()).await
 }
 
+fn message(item: Item) -> Result<Publication, Problem> {
+    match item {
+        Item::Message(publication) => Ok(publication),
+        Item::Job(put) => {
+            Err(Problem::new(Reason::NotFound, format!("there is no queue {:?}: this hub has topics only", put.queue)))
+        }
+    }
+}
+
 async fn one(state: &ApiState, publication: Publication, ignored: Vec<String>) -> Result<Response, Failure> {
     let Receipt { topic, stored, durability } = state.hub.publish(publication).await?;
     metrics::counter!(PUBLISHED, "door" => "http").increment(1);
@@ -173,7 +183,8 @@ async fn append(state: &ApiState, documents: Vec<Result<Document, Problem>>) -> 
     let read: Vec<Result<(Topic, Vec<String>), Problem>> = documents
         .into_iter()
         .map(|document| {
-            let Document { publication, ignored } = document?;
+            let Document { item, ignored } = document?;
+            let publication = message(item)?;
             let topic = publication.topic.clone();
             batch.push(Append { publication, fence: None });
             Ok((topic, ignored))

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::notice::Throttle;
 use super::{Batch, Board, Entry, Outcome, Pause, Settled, Source, SourceError, Step, Target, decode, write_id};
+use crate::document::Item;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::limits::Limits;
 use crate::domain::name::Topic;
@@ -193,7 +194,13 @@ impl<S: Source> Bridge<S> {
                 format!("entry {id} has fields that are not known, and are left out: {}", document.ignored.join(", "))
             });
         }
-        Ok(document.publication)
+        match document.item {
+            Item::Message(publication) => Ok(publication),
+            Item::Job(put) => Err(Problem::new(
+                Reason::NotFound,
+                format!("there is no queue {:?}: this hub has topics only", put.queue),
+            )),
+        }
     }
 
     fn give_up_if_stuck(&self, settled: &mut [Settled], stuck: &mut Stuck) {

@@ -2,14 +2,21 @@
 //!
 //! A publisher hands in `{"topic":…,"data":…}` with optional fields, through whatever door; out of every door comes the
 //! message, the same document with `at` and `time`. This module turns the first into a `Publication` with its canonical
-//! body and a stored `Message` back into bytes. What a door adds (verbs, URLs, RESP) is the door's own.
+//! body and a stored `Message` back into bytes. With `queue` in place of `topic` it is a job and becomes a `Put`. What a door
+//! adds (verbs, URLs, RESP) is the door's own.
+//!
+//! The settings of a queue are a document too: `read_settings` and `write_settings`.
 
 mod body;
+mod job;
 mod members;
 mod moment;
 mod read;
+mod settings;
 
 pub use body::{compact, message, quote, quote_into};
+pub use job::{Asked, JobTerms, asked};
 pub use members::{Members, json_problem, value};
 pub use moment::{now, since, take_since};
-pub use read::{Content, Document, durability, fields, many, one, seconds, seconds_of};
+pub use read::{Content, Document, Item, durability, fields, many, one, seconds, seconds_of};
+pub use settings::{read_settings, write_settings};

@@ -42,9 +42,13 @@ fn ago(seconds: Option<f64>, now: u64, text: &str) -> Result<u64, Problem> {
 }
 
 fn time(text: &str) -> Result<u64, Problem> {
-    let time: Timestamp = text.parse().map_err(|_| wrong(text))?;
-    // What was stored before 1970 was stored after it began.
-    Ok(u64::try_from(time.as_millisecond()).unwrap_or(0))
+    millis(text).ok_or_else(|| wrong(text))
+}
+
+/// RFC 3339 as milliseconds since 1970; nothing of ours is older.
+pub fn millis(text: &str) -> Option<u64> {
+    let time: Timestamp = text.parse().ok()?;
+    Some(u64::try_from(time.as_millisecond()).unwrap_or(0))
 }
 
 fn wrong(text: &str) -> Problem {

@@ -8,23 +8,38 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
 use super::body::{compact, quote, quote_into};
+use super::job::JobTerms;
 use super::members::{Members, json_problem, string, value};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::limits::Limits;
 use crate::domain::message::{Body, Durability, Publication};
 use crate::domain::name::Topic;
+use crate::domain::queue::{Put, Queue};
 
 /// Fields that are named when they are not understood.
 const MOST_NAMED: usize = 8;
 
-/// A document, read whole: where it goes, what is published, and the fields that were not understood.
+/// A document, read whole: what is asked for, and the fields that were not understood.
 #[derive(Debug)]
 pub struct Document {
-    pub publication: Publication,
+    pub item: Item,
     pub ignored: Vec<String>,
 }
 
-/// What a publisher says beside the name of the topic, still unchecked. Each door fills in what it has.
+/// What a document asks for: a message for all who follow a topic, or a job for one worker of a queue.
+#[derive(Debug)]
+pub enum Item {
+    Message(Publication),
+    Job(Put),
+}
+
+/// Where it goes.
+enum To {
+    Topic(Topic),
+    Queue(Queue),
+}
+
+/// What a publisher says beside the name of the topic or queue, still unchecked. Each door fills in what it has.
 #[derive(Debug, Default)]
 pub struct Content<'a> {
     /// JSON text, known to be valid.
@@ -41,14 +56,22 @@ pub struct Content<'a> {
     pub ttl: Option<Duration>,
     pub idempotency_key: Option<Cow<'a, str>>,
     pub durability: Option<Durability>,
+    /// Where the answer to a request goes, and which request it is; set by the hub, never by a publisher.
+    pub reply_to: Option<Cow<'a, str>>,
+    pub request: Option<Cow<'a, str>>,
 }
 
-/// One document: `{"topic":…,"data":…}` or `"user"` in place of `topic`.
+/// One document: `{"topic":…,"data":…}`, or `"user"` or `"queue"` in place of `topic`.
 pub fn one(text: &[u8], limits: &Limits) -> Result<Document, Problem> {
     let mut members = Members::read(text, "a message", limits.depth)?;
-    let topic = topic_of(&mut members)?;
-    let publication = Content::take(&mut members)?.publish(topic, limits)?;
-    Ok(Document { publication, ignored: members.left() })
+    let (topic, user, queue) = (members.text("topic")?, members.text("user")?, members.text("queue")?);
+    let to = target(topic, user, queue, &members.left())?;
+    let content = Content::take(&mut members)?;
+    let item = match to {
+        To::Topic(topic) => Item::Message(content.publish(topic, limits)?),
+        To::Queue(queue) => Item::Job(content.put(queue, JobTerms::take(&mut members)?, limits)?),
+    };
+    Ok(Document { item, ignored: members.left() })
 }
 
 /// One document or an array of them, each judged alone. The flag tells whether it was an array.
@@ -72,6 +95,7 @@ pub fn many(text: &[u8], limits: &Limits) -> Result<(Vec<Result<Document, Proble
 pub fn fields<'a>(list: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, limits: &Limits) -> Result<Document, Problem> {
     let (mut topic, mut user, mut queue) = (None, None, None);
     let (mut data, mut enc, mut content, mut ignored) = (None, None, Content::default(), Vec::new());
+    let mut of_jobs = Vec::new();
     for (name, value) in list {
         let shown = String::from_utf8_lossy(name);
         let value = || {
@@ -103,7 +127,9 @@ pub fn fields<'a>(list: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, limits: 
                 continue;
             }
             _ => {
-                if ignored.len() < MOST_NAMED {
+                if let Some(known) = JobTerms::NAMES.iter().find(|known| known.as_bytes() == name) {
+                    of_jobs.push((*known, value()?));
+                } else if ignored.len() < MOST_NAMED {
                     ignored.push(shown.chars().take(40).collect());
                 }
                 continue;
@@ -113,7 +139,7 @@ pub fn fields<'a>(list: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, limits: 
             return Err(Problem::new(Reason::BadFrame, format!("the field {shown:?} stands twice in this entry")));
         }
     }
-    let topic = target(topic, user, queue, &ignored)?;
+    let to = target(topic, user, queue, &ignored)?;
     if let Some(data) = data {
         content.put_data(data, enc, |text| {
             let mut problem = value(text.as_bytes(), limits.depth).err()?;
@@ -121,7 +147,20 @@ pub fn fields<'a>(list: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, limits: 
             Some(problem)
         })?;
     }
-    Ok(Document { publication: content.publish(topic, limits)?, ignored })
+    let item = match to {
+        To::Topic(topic) => {
+            ignored.extend(of_jobs.iter().map(|(name, _)| name.to_string()));
+            Item::Message(content.publish(topic, limits)?)
+        }
+        To::Queue(queue) => {
+            let mut terms = JobTerms::default();
+            for (name, text) in of_jobs {
+                terms.put(name, text)?;
+            }
+            Item::Job(content.put(queue, terms, limits)?)
+        }
+    };
+    Ok(Document { item, ignored })
 }
 
 impl<'a> Content<'a> {
@@ -167,12 +206,35 @@ impl<'a> Content<'a> {
         Ok(())
     }
 
-    /// Checks everything and writes the canonical body.
+    /// A message for a topic: checks everything and writes the canonical body.
     pub fn publish(self, topic: Topic, limits: &Limits) -> Result<Publication, Problem> {
-        let refuse = |reason, text: String| Err(Problem::new(reason, text));
         if topic.is_reserved() {
-            return refuse(Reason::Forbidden, format!("topics that begin with '$' are the hub's own; {topic} is one"));
+            let text = format!("topics that begin with '$' are the hub's own; {topic} is one");
+            return Err(Problem::new(Reason::Forbidden, text));
         }
+        Ok(Publication {
+            topic,
+            body: self.body(limits)?,
+            ttl: self.ttl,
+            key: self.key.map(|k| k.into()),
+            idempotency_key: self.idempotency_key.map(|k| k.into()),
+            durability: self.durability,
+        })
+    }
+
+    /// A job for a queue, the same way.
+    pub fn put(self, queue: Queue, terms: JobTerms<'_>, limits: &Limits) -> Result<Put, Problem> {
+        let put = Put {
+            ttl: self.ttl,
+            durability: self.durability,
+            idempotency_key: self.idempotency_key.as_deref().map(Into::into),
+            ..Put::new(queue, self.body(limits)?)
+        };
+        terms.of(put)
+    }
+
+    fn body(&self, limits: &Limits) -> Result<Body, Problem> {
+        let refuse = |reason, text: String| Err(Problem::new(reason, text));
         for (field, value) in [("name", &self.name), ("key", &self.key), ("idempotency_key", &self.idempotency_key)] {
             match value.as_deref() {
                 Some("") => return refuse(Reason::BadFrame, format!("{field:?} is empty; leave it out instead")),
@@ -213,6 +275,11 @@ impl<'a> Content<'a> {
         if let Some(ttl) = self.ttl {
             member("ttl", &|out| out.push_str(&ttl.as_secs_f64().to_string()));
         }
+        for (name, value) in [("reply_to", &self.reply_to), ("request", &self.request)] {
+            if let Some(value) = value {
+                member(name, &|out| quote_into(out, value));
+            }
+        }
         match (&self.data, &self.text, &self.base64) {
             (Some(json), None, None) => member("data", &|out| compact(json, out)),
             (None, Some(text), None) => member("data", &|out| quote_into(out, text)),
@@ -229,14 +296,7 @@ impl<'a> Content<'a> {
             }
             _ => return refuse(Reason::BadFrame, "\"data\" and \"text\" are two ways of one thing; send one".into()),
         }
-        Ok(Publication {
-            topic,
-            body: Body::from_canonical(body.into()),
-            ttl: self.ttl,
-            key: self.key.map(|k| k.into()),
-            idempotency_key: self.idempotency_key.map(|k| k.into()),
-            durability: self.durability,
-        })
+        Ok(Body::from_canonical(body.into()))
     }
 }
 
@@ -257,29 +317,19 @@ pub fn durability(word: &str) -> Result<Durability, Problem> {
     })
 }
 
-fn topic_of(members: &mut Members<'_>) -> Result<Topic, Problem> {
-    let (topic, user, queue) = (members.text("topic")?, members.text("user")?, members.text("queue")?);
-    let left = members.left();
-    target(topic, user, queue, &left)
-}
-
 fn target(
     topic: Option<Cow<'_, str>>,
     user: Option<Cow<'_, str>>,
     queue: Option<Cow<'_, str>>,
     left: &[String],
-) -> Result<Topic, Problem> {
+) -> Result<To, Problem> {
     match (topic, user, queue) {
-        (Some(topic), None, None) => Ok(Topic::parse(&topic)?),
-        (None, Some(user), None) => Ok(Topic::of_user(&user)?),
-        (None, None, Some(queue)) => {
-            let text =
-                format!("there is no queue {:?}: this hub has topics only", queue.chars().take(40).collect::<String>());
-            Err(Problem::new(Reason::NotFound, text))
-        }
+        (Some(topic), None, None) => Ok(To::Topic(Topic::parse(&topic)?)),
+        (None, Some(user), None) => Ok(To::Topic(Topic::of_user(&user)?)),
+        (None, None, Some(queue)) => Ok(To::Queue(Queue::parse(&queue)?)),
         (None, None, None) => {
             let had = if left.is_empty() { String::new() } else { format!("; it has {}", left.join(", ")) };
-            Err(Problem::new(Reason::BadFrame, format!("a message needs \"topic\" (or \"user\"){had}")))
+            Err(Problem::new(Reason::BadFrame, format!("a message needs \"topic\" (or \"user\", or \"queue\"){had}")))
         }
         _ => Err(Problem::new(Reason::BadFrame, "\"topic\", \"user\" and \"queue\" exclude one another; send one")),
     }
@@ -316,7 +366,11 @@ mod tests {
     use super::*;
 
     fn body(document: Result<Document, Problem>) -> String {
-        String::from_utf8(document.unwrap().publication.body.as_bytes().to_vec()).unwrap()
+        let body = match document.unwrap().item {
+            Item::Message(publication) => publication.body,
+            Item::Job(put) => put.body,
+        };
+        String::from_utf8(body.as_bytes().to_vec()).unwrap()
     }
 
     fn read(text: &str) -> Result<Document, Problem> {
@@ -377,7 +431,27 @@ mod tests {
             (r#"{"topic":"a","data":"?","enc":"b64"}"#, Reason::BadFrame, "base64"),
             (r#"{"topic":"a","data":"?","enc":"hex"}"#, Reason::BadFrame, "b64"),
             (r#"{"topic":7,"data":1}"#, Reason::BadFrame, "string"),
-            (r#"{"queue":"jobs","data":1}"#, Reason::NotFound, "topics only"),
+            (r#"{"queue":"jobs"}"#, Reason::MissingData, "\"text\""),
+            (r#"{"queue":"$jobs","data":1}"#, Reason::BadName, "'$'"),
+            (r#"{"queue":"jobs","topic":"a","data":1}"#, Reason::BadFrame, "exclude"),
+            (r#"{"queue":"jobs","data":1,"priority":10}"#, Reason::BadFrame, "0 to 9"),
+            (r#"{"queue":"jobs","data":1,"priority":"7"}"#, Reason::BadFrame, "0 to 9"),
+            (r#"{"queue":"jobs","data":1,"delay":5,"group":"g"}"#, Reason::BadFrame, "\"group\""),
+            (r#"{"queue":"jobs","data":1,"delay":-1}"#, Reason::BadFrame, "seconds"),
+            (r#"{"queue":"jobs","data":1,"delay":1e9}"#, Reason::BadFrame, "365 days"),
+            (r#"{"queue":"jobs","data":1,"deliver_at":"9999-01-01T00:00:00Z"}"#, Reason::BadFrame, "365 days"),
+            (r#"{"queue":"jobs","data":1,"deliver_at":"tomorrow"}"#, Reason::BadFrame, "2026-11-25T12:00:00Z"),
+            (r#"{"queue":"jobs","data":1,"deliver_at":5}"#, Reason::BadFrame, "string"),
+            (
+                r#"{"queue":"jobs","data":1,"delay":1,"deliver_at":"2026-01-01T00:00:00Z"}"#,
+                Reason::BadFrame,
+                "send one",
+            ),
+            (r#"{"queue":"jobs","data":1,"group":""}"#, Reason::BadFrame, "empty"),
+            (r#"{"queue":"jobs","data":1,"group":"a\nb"}"#, Reason::BadFrame, "control"),
+            (r#"{"queue":"jobs","data":1,"dedupe_window":60}"#, Reason::BadFrame, "\"dedupe\""),
+            (r#"{"queue":"jobs","data":1,"dedupe":"k","dedupe_window":1e6}"#, Reason::BadFrame, "1 day"),
+            (r#"{"queue":"jobs","data":1,"ttl":1e9}"#, Reason::BadFrame, "max_ttl"),
             (&deep, Reason::BadJson, "deeper"),
             (&long, Reason::TooLarge, "65536"),
         ] {

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod lives;
 pub mod message;
 pub mod name;
+pub mod nearest;
 pub mod position;
 pub mod queue;
 pub mod rate;

@@ -5,9 +5,10 @@
 //! Delivery is at least once: a lease that ends, or a worker that goes, gives the job back. A late answer is refused by
 //! the delivery's token.
 //!
-//! `settings` says how a queue is kept, `machine` is the pure queue that the embedded stores run and that every other
-//! store must agree with.
+//! `settings` says how a queue is kept, `fields` names the settings for every form that they are written in, `machine` is
+//! the pure queue that the embedded stores run and that every other store must agree with.
 
+pub mod fields;
 mod settings;
 
 use std::fmt;
