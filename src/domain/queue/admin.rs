@@ -120,8 +120,8 @@ pub enum Change {
         job: JobId,
         body: Body,
     },
-    /// Dead letters become waiting again, with all their tries: these, or the oldest `limit` (of one cause). Stops where
-    /// the queue is full.
+    /// Dead letters become waiting again, with all their tries and without a time to live: these, or the oldest `limit` (of
+    /// one cause). One whose group has a head is parked behind it. Stops where the queue is full.
     Redrive {
         jobs: Option<Vec<JobId>>,
         cause: Option<Death>,

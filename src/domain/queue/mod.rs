@@ -10,7 +10,9 @@
 
 mod admin;
 pub mod fields;
+pub mod machine;
 mod settings;
+pub mod written;
 
 use std::fmt;
 use std::sync::Arc;
@@ -323,6 +325,13 @@ pub struct Mark {
 /// A group has one head that is takeable, delayed (after a nack) or in flight; the others are parked behind it, and count
 /// as waiting. When the head is gone for good the next one becomes it; with `OnDead::Halt` a dead head stays the head
 /// until it is redriven or removed.
+///
+/// Keys: an idempotency key is looked for first, then the de-duplication key, or the content where that counts. A window
+/// begins with the put that was stored. Fences are marked by repeated puts too.
+///
+/// `start_when` is judged at the end of each call, of a batch after each item; so one `take` from a gate gives no more than
+/// what is left of `batch`. A firing is given out by `sweep` in the order of their numbers, the next one when the one before
+/// was told; at most `machine::MOST_UNTOLD` wait to be told, then the oldest are forgotten.
 ///
 /// What an `Ok` answer says is as durable as the store's default level, a put at least as durable as it asked. Nothing
 /// that was answered `Ok` is lost but with what that level does not survive.
