@@ -29,6 +29,7 @@ pub const HISTORY_BYTES: &str = "fanfare_history_cache_bytes";
 pub const OUTBOX_BYTES: &str = "fanfare_outbox_bytes";
 pub const APPEND_SECONDS: &str = "fanfare_append_seconds";
 pub const READ_SECONDS: &str = "fanfare_read_seconds";
+pub const QUEUE_PUT_SECONDS: &str = "fanfare_queue_put_seconds";
 pub const STORE_UP: &str = "fanfare_store_up";
 pub const FEED_INTERRUPTIONS: &str = "fanfare_feed_interruptions_total";
 pub const INGEST_ENTRIES: &str = "fanfare_ingest_entries_total";
@@ -108,6 +109,7 @@ pub const METRICS: &[Metric] = &[
     metric(OUTBOX_BYTES, Shape::Gauge, &["shard"], "Bytes that wait in the outboxes of connections."),
     metric(APPEND_SECONDS, Shape::Seconds, &[], "Time the store takes to append."),
     metric(READ_SECONDS, Shape::Seconds, &[], "Time the store takes to read a page."),
+    metric(QUEUE_PUT_SECONDS, Shape::Seconds, &[], "Time the store takes to put jobs."),
     metric(STORE_UP, Shape::Gauge, &["store"], "1 while the store works, else 0."),
     metric(FEED_INTERRUPTIONS, Shape::Counter, &[], "Times the store's feed was interrupted."),
     metric(

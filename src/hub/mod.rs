@@ -4,6 +4,7 @@
 
 mod history;
 pub mod outbox;
+pub mod queues;
 mod registry;
 mod sequencer;
 mod stretch;
@@ -19,6 +20,7 @@ use metrics::histogram;
 use tokio::sync::{mpsc, oneshot};
 
 use self::history::History;
+use self::queues::Desk;
 use self::registry::Registry;
 pub use self::registry::{ShardId, Ticket};
 use self::sequencer::Sequencer;
@@ -31,6 +33,7 @@ use crate::domain::limits::HISTORY_CACHE;
 use crate::domain::message::{Durability, Message, Publication};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
+use crate::domain::queue::{Put, PutAnswer, QueueKeeper};
 use crate::domain::store::{Append, Appended, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus};
 use crate::domain::topic::Mode;
 use crate::telemetry;
@@ -40,6 +43,7 @@ use crate::telemetry;
 pub struct Hub {
     store: Arc<dyn Store>,
     cursors: Option<Arc<dyn Cursors>>,
+    desk: Option<Arc<Desk>>,
     registry: Arc<Registry>,
     /// The feed is interrupted: what is published now reaches subscribers late.
     interrupted: Arc<AtomicBool>,
@@ -97,7 +101,7 @@ impl Hub {
     pub fn new(store: Arc<dyn Store>) -> Hub {
         let interrupted = Arc::<AtomicBool>::default();
         let history = History::new(store.clone(), 0, interrupted.clone());
-        Hub { store, cursors: None, registry: Arc::default(), interrupted, settle: None, history }
+        Hub { store, cursors: None, desk: None, registry: Arc::default(), interrupted, settle: None, history }
     }
 
     /// A hub that feeds shards through the given channels; the first is `ShardId(0)`. The future is the sequencer: it
@@ -127,12 +131,20 @@ impl Hub {
             settling,
             history: history.clone(),
         };
-        (Hub { store, cursors: None, registry, interrupted, settle: Some(settle), history }, sequencer.run())
+        (
+            Hub { store, cursors: None, desk: None, registry, interrupted, settle: Some(settle), history },
+            sequencer.run(),
+        )
     }
 
     /// The same hub with whoever keeps its cursors.
     pub fn with_cursors(self, cursors: Arc<dyn Cursors>) -> Hub {
         Hub { cursors: Some(cursors), ..self }
+    }
+
+    /// The same hub with whoever keeps its queues.
+    pub fn with_queues(self, keeper: QueueKeeper) -> Hub {
+        Hub { desk: Some(Arc::new(Desk::new(keeper))), ..self }
     }
 
     /// A shard's first subscriber of a topic: `ToShard::Joined` with this ticket follows.
@@ -246,6 +258,22 @@ impl Hub {
     pub fn commit(&self, key: &CursorKey, at: Position, rewind: bool) -> BoxFuture<'static, Result<Placed, Problem>> {
         let placed = self.cursors().map(|cursors| cursors.commit(key, at, rewind));
         async move { Ok(placed?.await?) }.boxed()
+    }
+
+    /// Where jobs are put and taken.
+    pub fn queues(&self) -> Result<&Arc<Desk>, Problem> {
+        self.desk.as_ref().ok_or_else(queues::absent)
+    }
+
+    /// Puts jobs into queues, fenced or not, and answers item by item. For every door.
+    pub fn put(&self, batch: Vec<Put>) -> BoxFuture<'static, Vec<Result<PutAnswer, StoreError>>> {
+        match &self.desk {
+            Some(desk) => desk.put(batch),
+            None => {
+                let absent = || Err(StoreError::Broken(queues::absent().text));
+                async move { batch.iter().map(|_| absent()).collect() }.boxed()
+            }
+        }
     }
 
     /// Whether the feed is interrupted: subscribers then get late what is published, and are told what they miss.

@@ -89,6 +89,10 @@ impl Server {
         let (hub, sequencer) =
             Hub::with_memory(opened.store.clone(), channels.to_shards.clone(), options.history_cache);
         let hub = hub.with_cursors(opened.cursors);
+        let hub = match opened.queues {
+            Some(keeper) => hub.with_queues(keeper),
+            None => hub,
+        };
         let (http, admin_address) = (public.address, admin.as_ref().map(|a| a.address));
         let dispatcher = start_dispatcher(&hub, options, opened.embedded_dead, tries).await?;
         let door = dispatcher.as_ref().and_then(Dispatcher::door);
