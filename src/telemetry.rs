@@ -29,6 +29,17 @@ pub const HISTORY_BYTES: &str = "fanfare_history_cache_bytes";
 pub const OUTBOX_BYTES: &str = "fanfare_outbox_bytes";
 pub const APPEND_SECONDS: &str = "fanfare_append_seconds";
 pub const READ_SECONDS: &str = "fanfare_read_seconds";
+pub const QUEUE_PUT: &str = "fanfare_queue_put_total";
+pub const QUEUE_TAKEN: &str = "fanfare_queue_taken_total";
+pub const QUEUE_ACKED: &str = "fanfare_queue_acked_total";
+pub const QUEUE_NACKED: &str = "fanfare_queue_nacked_total";
+pub const QUEUE_RELEASED: &str = "fanfare_queue_released_total";
+pub const QUEUE_DEAD: &str = "fanfare_queue_dead_total";
+pub const QUEUE_LATE: &str = "fanfare_queue_late_total";
+pub const QUEUE_LOST: &str = "fanfare_queue_lost_total";
+pub const QUEUE_SWEPT: &str = "fanfare_queue_swept_total";
+pub const QUEUE_TAKERS: &str = "fanfare_queue_takers";
+pub const LATE_REPLIES: &str = "fanfare_late_replies_total";
 pub const QUEUE_PUT_SECONDS: &str = "fanfare_queue_put_seconds";
 pub const STORE_UP: &str = "fanfare_store_up";
 pub const FEED_INTERRUPTIONS: &str = "fanfare_feed_interruptions_total";
@@ -109,6 +120,27 @@ pub const METRICS: &[Metric] = &[
     metric(OUTBOX_BYTES, Shape::Gauge, &["shard"], "Bytes that wait in the outboxes of connections."),
     metric(APPEND_SECONDS, Shape::Seconds, &[], "Time the store takes to append."),
     metric(READ_SECONDS, Shape::Seconds, &[], "Time the store takes to read a page."),
+    metric(QUEUE_PUT, Shape::Counter, &[], "Jobs stored by this node."),
+    metric(QUEUE_TAKEN, Shape::Counter, &[], "Deliveries of jobs begun by this node."),
+    metric(QUEUE_ACKED, Shape::Counter, &[], "Deliveries that ended with an acknowledgement."),
+    metric(
+        QUEUE_NACKED,
+        Shape::Counter,
+        &[],
+        "Deliveries that failed and come again: nack, or a connection that closed.",
+    ),
+    metric(QUEUE_RELEASED, Shape::Counter, &[], "Deliveries given back before they began, and not counted as tries."),
+    metric(QUEUE_DEAD, Shape::Counter, &[], "Deliveries that ended as dead letters: term, or the last try."),
+    metric(QUEUE_LATE, Shape::Counter, &[], "Settlements that came when the delivery was over."),
+    metric(QUEUE_LOST, Shape::Counter, &[], "Leases that ended while a connection of this node held the job."),
+    metric(
+        QUEUE_SWEPT,
+        Shape::Counter,
+        &[],
+        "Jobs that sweeps of this node moved: leases and delays that ended, jobs that expired.",
+    ),
+    metric(QUEUE_TAKERS, Shape::Gauge, &[], "Workers of this node that take from queues, once for each queue."),
+    metric(LATE_REPLIES, Shape::Counter, &[], "Replies that nobody waited for any more."),
     metric(QUEUE_PUT_SECONDS, Shape::Seconds, &[], "Time the store takes to put jobs."),
     metric(STORE_UP, Shape::Gauge, &["store"], "1 while the store works, else 0."),
     metric(FEED_INTERRUPTIONS, Shape::Counter, &[], "Times the store's feed was interrupted."),

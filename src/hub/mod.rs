@@ -142,9 +142,9 @@ impl Hub {
         Hub { cursors: Some(cursors), ..self }
     }
 
-    /// The same hub with whoever keeps its queues.
+    /// The same hub with whoever keeps its queues. To be called on a runtime, where the desk works.
     pub fn with_queues(self, keeper: QueueKeeper) -> Hub {
-        Hub { desk: Some(Arc::new(Desk::new(keeper))), ..self }
+        Hub { desk: Some(Arc::new(Desk::open(keeper))), ..self }
     }
 
     /// A shard's first subscriber of a topic: `ToShard::Joined` with this ticket follows.
@@ -236,6 +236,9 @@ impl Hub {
     /// Sets the gauges of what the hub holds.
     pub fn measure(&self) {
         self.history.measure();
+        if let Some(desk) = &self.desk {
+            desk.measure();
+        }
     }
 
     /// The one message at a position, if it is still kept.
