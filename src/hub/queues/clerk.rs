@@ -48,8 +48,7 @@ enum Next {
 
 pub async fn serve(shared: Arc<Shared>, place: Arc<Place>) {
     let mut clerk = Clerk::default();
-    loop {
-        let Some(wake) = clerk.begin_calls(&shared, &place) else { break };
+    while let Some(wake) = clerk.begin_calls(&shared, &place) {
         let next = tokio::select! {
             answers = on(clerk.settlement.as_mut().map(|(_, call)| call)) => Next::Settled(answers),
             taken = on(clerk.take.as_mut().map(|(_, call)| call)) => Next::Taken(taken),

@@ -1,0 +1,193 @@
+//! Requests: jobs whose asker waits for the worker's reply. Each node has one inbox, a topic that only its own jobs name;
+//! a reply is a message there, from whichever node the worker is at, and comes by the feed like every other.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::random;
+use crate::domain::error::{Problem, Reason};
+use crate::domain::message::Body;
+use crate::domain::name::Topic;
+use crate::domain::queue::{JobId, Put, PutAnswer};
+use crate::domain::store::StoreError;
+use crate::hub::registry::{Registry, ShardId};
+use crate::hub::{Hub, ToShard};
+use crate::telemetry;
+
+/// Requests that wait at one node.
+pub const MOST_REQUESTS: usize = 10_000;
+/// Replies that the feed may be ahead.
+pub const REPLIES: usize = 1024;
+
+/// How bodies say who asks, and what is replied. The hub knows no wire format.
+#[derive(Clone, Copy)]
+pub struct Wording {
+    /// The body of a job whose reply goes to this topic, under this name.
+    pub address: fn(&Body, &Topic, &str) -> Body,
+    /// The name of the request that a message replies to, and what it says.
+    pub read: fn(&Body) -> Option<(Box<str>, Body)>,
+}
+
+/// What a request led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    pub job: JobId,
+    /// What the worker said: the members of a message that hold the data.
+    pub body: Body,
+}
+
+type Waiter = oneshot::Sender<Result<Body, Problem>>;
+
+pub struct Requests {
+    inbox: Topic,
+    registry: Arc<Registry>,
+    /// What this node's inbox is in the registry.
+    shard: ShardId,
+    waiting: Mutex<HashMap<Box<str>, Waiter>>,
+    last: AtomicU64,
+    joins: AtomicBool,
+    joined: watch::Sender<bool>,
+    wording: Wording,
+    closed: AtomicBool,
+}
+
+/// A name under which a reply is waited for; dropped, nobody waits.
+struct Ticket<'a> {
+    requests: &'a Requests,
+    name: Box<str>,
+}
+
+impl Requests {
+    pub fn new(registry: Arc<Registry>, shard: ShardId, wording: Wording) -> Requests {
+        Requests {
+            inbox: inbox(),
+            registry,
+            shard,
+            waiting: Mutex::default(),
+            last: AtomicU64::new(0),
+            joins: AtomicBool::new(false),
+            joined: watch::Sender::new(false),
+            wording,
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Reads the inbox until the hub is gone.
+    pub async fn listen(self: Arc<Self>, mut from_hub: mpsc::Receiver<ToShard>) {
+        while let Some(event) = from_hub.recv().await {
+            match event {
+                ToShard::Joined { .. } => _ = self.joined.send_replace(true),
+                ToShard::Message(delivery) => self.on_reply(&delivery.message.body),
+                // Who waits for what was lost is answered when the time is over.
+                ToShard::Gap { .. } => {}
+            }
+        }
+    }
+
+    fn on_reply(&self, body: &Body) {
+        let Some((name, body)) = (self.wording.read)(body) else { return };
+        let waiter = self.waiting().remove(&name);
+        if waiter.is_none_or(|waiter| waiter.send(Ok(body)).is_err()) {
+            counter!(telemetry::LATE_REPLIES).increment(1);
+        }
+    }
+
+    /// Answers all who wait that the node goes down.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        for (_, waiter) in self.waiting().drain() {
+            let _ = waiter.send(Err(going_down()));
+        }
+    }
+
+    fn enter(&self) -> Result<(Ticket<'_>, oneshot::Receiver<Result<Body, Problem>>), Problem> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(going_down());
+        }
+        if !self.joins.swap(true, Ordering::Relaxed) {
+            self.registry.want(&self.inbox, self.shard, None);
+        }
+        let mut waiting = self.waiting();
+        if waiting.len() >= MOST_REQUESTS {
+            let text = format!("{MOST_REQUESTS} requests of this node wait for replies; ask again later");
+            return Err(Problem::new(Reason::Busy, text).retry_after(Duration::from_secs(1)));
+        }
+        let name: Box<str> = format!("r{}", self.last.fetch_add(1, Ordering::Relaxed) + 1).into();
+        let (sender, receiver) = oneshot::channel();
+        waiting.insert(name.clone(), sender);
+        Ok((Ticket { requests: self, name }, receiver))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Box<str>, Waiter>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.requests.waiting().remove(&self.name);
+    }
+}
+
+impl Hub {
+    /// Puts a job and waits for its worker's reply, at most so long. The job stays where it is when the time is over.
+    pub async fn request(&self, put: Put, timeout: Duration) -> Result<Reply, Problem> {
+        let requests = self.requests.clone().ok_or_else(super::absent)?;
+        let (ticket, replied) = requests.enter()?;
+        let queue = put.queue.clone();
+        let asking = async {
+            let mut joined = requests.joined.subscribe();
+            // It ends with the requests alone.
+            let _ = joined.wait_for(|joined| *joined).await;
+            let body = (requests.wording.address)(&put.body, &requests.inbox, &ticket.name);
+            let job = self.put_one(Put { body, ..put }).await?;
+            let body = replied.await.unwrap_or_else(|_| Err(going_down()))?;
+            Ok(Reply { job, body })
+        };
+        match tokio::time::timeout(timeout, asking).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let text = format!(
+                    "no worker of {queue} replied within {} seconds; the job stays in its queue",
+                    timeout.as_secs_f64()
+                );
+                Err(Problem::new(Reason::Timeout, text))
+            }
+        }
+    }
+
+    /// Puts a job whose reply goes to a topic that the asker listens to, under a name that it knows.
+    pub async fn request_to(&self, put: Put, reply_to: &Topic, name: &str) -> Result<JobId, Problem> {
+        let requests = self.requests.as_ref().ok_or_else(super::absent)?;
+        let body = (requests.wording.address)(&put.body, reply_to, name);
+        self.put_one(Put { body, ..put }).await
+    }
+
+    async fn put_one(&self, put: Put) -> Result<JobId, Problem> {
+        let queue = put.queue.clone();
+        match self.put(vec![put]).await.pop() {
+            Some(Ok(PutAnswer::Stored { job, .. })) => Ok(job),
+            Some(Ok(PutAnswer::Repeated { job, .. })) => {
+                let text = format!("a job under the same key is in {queue} already, {job}; its reply goes to who asked first");
+                Err(Problem::new(Reason::Conflict, text))
+            }
+            Some(Err(error)) => Err(error.into()),
+            Some(Ok(PutAnswer::Skipped)) | None => Err(StoreError::Broken("no answer for this job".into()).into()),
+        }
+    }
+}
+
+/// A topic that nobody can guess: 128 random bits.
+pub fn inbox() -> Topic {
+    let name = format!("$inbox.{:016x}{:016x}", random(), random());
+    Topic::parse(&name).expect("hexadecimal digits stand in names")
+}
+
+fn going_down() -> Problem {
+    Problem::new(Reason::Unavailable, "the node shuts down; ask another").retry_after(Duration::from_secs(1))
+}
