@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::table::SETTINGS;
 use super::{Config, Options};
+use crate::domain::queue::fields::FIELDS;
 
 const HEAD: &str = "\
 # Settings
@@ -66,6 +67,31 @@ another takes away what the other would have kept, and a topic that is `log` to 
 loses its history with every change of hands. Nobody is told anything wrong: what is gone is told as gone.
 ";
 
+const QUEUES: &str = "\
+A queue is kept by settings of its own where it has been given some (`fanfare queue create`, `PUT /v1/queues/NAME`), else by the
+first rule whose pattern its name meets, else by the defaults of this table. What a rule does not say is as in the preset
+that it names with `like` (`sqs-standard`, `sqs-fifo`, `kinesis`, `kafka-group`, `jms-queue`, `simple-broker`), or as the
+default; a last rule for `**` speaks for all other queues. What each setting does, and its bounds, is told in
+[queues.md](queues.md).
+
+```toml
+[queues.\"orders.*\"]
+like = \"sqs-fifo\"
+lease = \"60s\"
+backoff = [\"1s\", \"10s\", \"1m\"]
+
+[queues.\"nightly\"]
+start_when = { any = [{ count = 10 }, { count = 3, min_priority = 7 }, { oldest = \"60s\" }], batch = 100 }
+```
+
+`--queue 'orders.*: like=sqs-fifo, lease=60s, backoff=1s 10s 1m' --queue 'nightly: start_when=10 or 3 of 7 or 60s batch 100'`
+
+In one line `start_when` is its conditions joined by `or`: so many jobs (`10`), so many of a priority or a higher one
+(`3 of 7`), the age of the oldest (`60s`); behind them, where wanted, `notify` (tell, and give out as ever), `batch N` and
+`to URL` (a webhook; a comma in it is written `%2C`, a semicolon `%3B`).
+
+";
+
 /// `docs/config.md`.
 pub fn markdown() -> String {
     let defaults = Options::default();
@@ -88,6 +114,16 @@ pub fn markdown() -> String {
         let _ = writeln!(out, "| `{}` | {default} | {} | {takes} |", setting.name, setting.help);
         if setting.name == "topic" {
             let _ = write!(out, "\n### Rules for topics\n\n{RULES}");
+        }
+        if setting.name == "queue" {
+            let _ = write!(
+                out,
+                "\n### Rules for queues\n\n{QUEUES}| Setting of a queue | Default | It takes |\n|---|---|---|\n"
+            );
+            for field in FIELDS {
+                let default = super::queues::shown_default(field);
+                let _ = writeln!(out, "| `{}` | `{default}` | {} |", field.name, super::queues::takes(field));
+            }
         }
     }
     out

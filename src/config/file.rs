@@ -38,8 +38,14 @@ pub fn read(path: &Path, faults: &mut Vec<String>) -> Vec<(&'static Setting, Pla
     for (key, value) in table.get_ref().iter() {
         let (line, name) = (line_of(key.span().start), key.get_ref().as_ref());
         let place = Place::File { path: path.to_path_buf(), line, key: name.to_string() };
-        if let ("topics", DeValue::Table(table)) = (name, value.get_ref()) {
-            given.push((topic_setting(), place.clone(), vec![rules(table, path, &line_of, faults)]));
+        let tables = match name {
+            "topics" => Some(("topic", topic_rules as Tables)),
+            "queues" => Some(("queue", queue_rules as Tables)),
+            _ => None,
+        };
+        if let (Some((setting, read)), DeValue::Table(table)) = (tables, value.get_ref()) {
+            let rules = read(&ruled(name, table, path, &line_of, faults), faults);
+            given.push((known(setting), place.clone(), vec![rules]));
             continue;
         }
         if let DeValue::Table(_) = value.get_ref() {
@@ -55,41 +61,121 @@ pub fn read(path: &Path, faults: &mut Vec<String>) -> Vec<(&'static Setting, Pla
             None => faults.push(format!("{place}: it takes {}", setting.kind.takes())),
         }
     }
-    if given.iter().filter(|(setting, ..)| setting.name == "topic").count() > 1 {
-        faults.push(format!("{shown}: rules stand in `topic` and in [topics.\"…\"]; say it in one way"));
+    for name in ["topic", "queue"] {
+        if given.iter().filter(|(setting, ..)| setting.name == name).count() > 1 {
+            faults.push(format!("{shown}: rules stand in `{name}` and in [{name}s.\"…\"]; say it in one way"));
+        }
     }
     given
 }
 
-fn topic_setting() -> &'static Setting {
-    SETTINGS.iter().find(|setting| setting.name == "topic").expect("it is in the table")
+fn known(name: &str) -> &'static Setting {
+    SETTINGS.iter().find(|setting| setting.name == name).expect("it is in the table")
 }
 
-/// The tables `[topics."PATTERN"]`, in the order of the file; what is wrong with one is told with its line.
-fn rules(table: &DeTable<'_>, path: &Path, line_of: &dyn Fn(usize) -> usize, faults: &mut Vec<String>) -> String {
+/// A table of rules: where it stands, its pattern, and its fields as texts.
+type Ruled<'a> = (Place, &'a str, Vec<(String, String)>);
+type Tables = fn(&[Ruled<'_>], &mut Vec<String>) -> String;
+
+/// The tables `[topics."PATTERN"]` or `[queues."PATTERN"]`, in the order of the file; what is wrong with one is told with its
+/// line.
+fn ruled<'a>(
+    section: &str,
+    table: &'a DeTable<'_>,
+    path: &Path,
+    line_of: &dyn Fn(usize) -> usize,
+    faults: &mut Vec<String>,
+) -> Vec<Ruled<'a>> {
     let mut tables: Vec<_> = table.iter().collect();
     tables.sort_by_key(|(pattern, _)| pattern.span().start);
     let mut list = Vec::new();
     for (pattern, value) in tables {
         let line = line_of(pattern.span().start);
-        let place = Place::File { path: path.to_path_buf(), line, key: format!("topics.{:?}", pattern.get_ref()) };
+        let key = format!("{section}.{:?}", pattern.get_ref());
+        let place = Place::File { path: path.to_path_buf(), line, key };
         let fields = match value.get_ref() {
-            DeValue::Table(fields) => fields
-                .iter()
-                .map(|(name, value)| Some((name.get_ref().to_string(), text(value.get_ref())?)))
-                .collect::<Option<Vec<_>>>(),
-            _ => None,
+            DeValue::Table(fields) => {
+                fields.iter().map(|(name, value)| field(name.get_ref(), value.get_ref())).collect()
+            }
+            _ => Err(format!("it takes a table of settings, as in [{section}.\"chat.*\"]")),
         };
-        let rule = match fields {
-            Some(fields) => super::rules::of(pattern.get_ref(), &fields),
-            None => Err("it takes a table of settings, as in [topics.\"chat.*\"]".into()),
-        };
-        match rule {
+        match fields {
+            Ok(fields) => list.push((place, pattern.get_ref().as_ref(), fields)),
+            Err(why) => faults.push(format!("{place}: {why}")),
+        }
+    }
+    list
+}
+
+/// A field of a rule. Lists are joined by spaces, and what stands in a table of its own becomes its one line.
+fn field(name: &str, value: &DeValue<'_>) -> Result<(String, String), String> {
+    let text = match value {
+        DeValue::Table(start) if name == "start_when" => {
+            Some(start_when(start).map_err(|why| format!("{name}: {why}"))?)
+        }
+        other => texts(other).map(|texts| texts.join(" ")),
+    };
+    text.map(|text| (name.to_string(), text))
+        .ok_or_else(|| format!("{name}: it takes a text, a number or a list of them"))
+}
+
+/// `{ any = [{ count = 10 }, { count = 3, min_priority = 7 }, { oldest = "60s" }], mode = "notify", … }` as one line.
+fn start_when(table: &DeTable<'_>) -> Result<String, String> {
+    let takes = "it takes any = [{ count = 10 }, { count = 3, min_priority = 7 }, { oldest = \"60s\" }], and where wanted \
+                 mode, batch and webhook";
+    let mut line = String::new();
+    let part = |name: &str| table.get(name).map(|value| text(value.get_ref()).ok_or(takes)).transpose();
+    if let Some(other) = table.keys().find(|key| !["any", "mode", "batch", "webhook"].contains(&key.get_ref().as_ref()))
+    {
+        return Err(format!("{:?} is not known; {takes}", other.get_ref()));
+    }
+    let Some(DeValue::Array(any)) = table.get("any").map(|any| any.get_ref()) else { return Err(takes.into()) };
+    for (n, arm) in any.iter().enumerate() {
+        let DeValue::Table(arm) = arm.get_ref() else { return Err(takes.into()) };
+        let of = |name: &str| arm.get(name).and_then(|value| text(value.get_ref()));
+        line.push_str(if n > 0 { " or " } else { "" });
+        line.push_str(&match (of("count"), of("min_priority"), of("oldest"), arm.len()) {
+            (Some(count), None, None, 1) => count,
+            (Some(count), Some(level), None, 2) => format!("{count} of {level}"),
+            (None, None, Some(age), 1) => age,
+            _ => return Err(takes.into()),
+        });
+    }
+    match part("mode")?.as_deref() {
+        None | Some("gate") => {}
+        Some("notify") => line.push_str(" notify"),
+        Some(_) => return Err("mode is gate or notify".into()),
+    }
+    if let Some(batch) = part("batch")? {
+        line.push_str(&format!(" batch {batch}"));
+    }
+    if let Some(url) = part("webhook")? {
+        line.push_str(&format!(" to {}", url.replace(char::is_whitespace, "%20")));
+    }
+    Ok(line)
+}
+
+fn topic_rules(tables: &[Ruled<'_>], faults: &mut Vec<String>) -> String {
+    super::rules::write(&read_all(tables, super::rules::of, faults))
+}
+
+fn queue_rules(tables: &[Ruled<'_>], faults: &mut Vec<String>) -> String {
+    super::queues::write(&read_all(tables, super::queues::of, faults))
+}
+
+fn read_all<T>(
+    tables: &[Ruled<'_>],
+    of: impl Fn(&str, &[(String, String)]) -> Result<T, String>,
+    faults: &mut Vec<String>,
+) -> Vec<T> {
+    let mut list = Vec::new();
+    for (place, pattern, fields) in tables {
+        match of(pattern, fields) {
             Ok(rule) => list.push(rule),
             Err(why) => faults.push(format!("{place}: {why}")),
         }
     }
-    super::rules::write(&list)
+    list
 }
 
 fn texts(value: &DeValue<'_>) -> Option<Vec<String>> {

@@ -8,7 +8,9 @@ mod file;
 mod folder;
 mod judge;
 mod nearest;
+mod queues;
 mod rules;
+mod start_when;
 mod table;
 mod unit;
 
@@ -26,10 +28,12 @@ use folder::{find_folder, state_folder};
 use judge::{judge_demo, judge_serve, judge_together};
 
 pub use docs::{markdown, redacted, toml};
+pub use queues::QueueRule;
 pub use table::{SETTINGS, Setting};
 
 use crate::domain::cursor::CursorBounds;
 use crate::domain::limits::Limits;
+use crate::domain::queue::QueueRules;
 use crate::domain::store::Retention;
 use crate::domain::topic::Rule;
 use crate::endpoint;
@@ -71,6 +75,7 @@ pub struct Options {
     pub retention: Retention,
     pub cursors: CursorBounds,
     pub rules: Vec<Rule>,
+    pub queues: Vec<QueueRule>,
     pub ingest: String,
     pub ingest_stream: String,
     pub ingest_list: String,
@@ -116,6 +121,7 @@ impl Default for Options {
             retention: Retention::default(),
             cursors: CursorBounds::default(),
             rules: Vec::new(),
+            queues: Vec::new(),
             ingest: "auto".into(),
             ingest_stream: "fanfare:in".into(),
             ingest_list: "fanfare:list".into(),
@@ -155,6 +161,11 @@ impl Options {
             "auto" => Ingest::Door,
             url => Ingest::Redis(url.to_string()),
         }
+    }
+
+    /// How queues are kept that have no settings of their own.
+    pub fn queue_rules(&self) -> QueueRules {
+        queues::rules(&self.queues)
     }
 
     /// How long the record of any topic is kept at least, and with it its fences.
@@ -267,10 +278,11 @@ pub fn arguments() -> Vec<Arg> {
     [config, accept_loss].into_iter().chain(settings).collect()
 }
 
-/// Variables that begin like ours and are none of the table's: ours for clients, and what Kubernetes and Docker set for
+/// Variables that begin like ours and are none of the table's: ours for clients and for programs that work on jobs, and what Kubernetes and Docker set for
 /// a service that is called `fanfare`.
 fn is_other_variable(name: &str) -> bool {
     matches!(name, "FANFARE_CONFIG" | "FANFARE_URL" | "FANFARE_PORT" | "FANFARE_NAME")
+        || name.starts_with("FANFARE_JOB")
         || ["FANFARE_SERVICE_", "FANFARE_PORT_", "FANFARE_ENV_"].iter().any(|prefix| name.starts_with(prefix))
 }
 

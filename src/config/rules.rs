@@ -60,11 +60,7 @@ pub fn write(rules: &[Rule]) -> String {
 
 fn rule(text: &str) -> Result<Rule, String> {
     let shown: String = text.chars().take(80).collect();
-    // The colon may stand in names of topics: the one that ends the pattern is followed by a space or by a first field.
-    let (pattern, fields) = text
-        .match_indices(':')
-        .map(|(at, _)| (&text[..at], &text[at + 1..]))
-        .find(|(_, rest)| rest.is_empty() || rest.starts_with(char::is_whitespace) || is_field(rest))
+    let (pattern, fields) = split(text, |name| name == "mode" || kind(short(name)).is_some())
         .ok_or_else(|| format!("{shown:?} is no rule; write PATTERN: NAME=VALUE, as in \"chat.*: mode=live\""))?;
     let fields = fields.split(',').map(str::trim).map(|field| {
         let named = field.split_once('=').ok_or_else(|| format!("{field:?} is not NAME=VALUE"));
@@ -123,8 +119,13 @@ fn short(name: &str) -> &str {
     FIELDS.iter().find(|(_, long)| *long == name).map_or(name, |(short, _)| short)
 }
 
-fn is_field(rest: &str) -> bool {
-    rest.split_once('=').is_some_and(|(name, _)| name == "mode" || kind(short(name)).is_some())
+/// Pattern and fields. The colon may stand in names of topics and queues: the one that ends the pattern is followed by a
+/// space or by a first field.
+pub fn split(text: &str, is_name: impl Fn(&str) -> bool) -> Option<(&str, &str)> {
+    let is_field = |rest: &str| rest.split_once('=').is_some_and(|(name, _)| is_name(name));
+    text.match_indices(':')
+        .map(|(at, _)| (&text[..at], &text[at + 1..]))
+        .find(|(_, rest)| rest.is_empty() || rest.starts_with(char::is_whitespace) || is_field(rest))
 }
 
 #[cfg(test)]

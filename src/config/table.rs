@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Options;
+use super::queues::QueueRule;
 use super::unit::{Kind, Value};
 use crate::domain::access::{Name, Origin};
 use crate::domain::topic::Rule;
@@ -31,6 +32,7 @@ pub enum Slot<'a> {
     Text(&'a mut String),
     List(&'a mut Vec<String>),
     Rules(&'a mut Vec<Rule>),
+    Queues(&'a mut Vec<QueueRule>),
 }
 
 impl Setting {
@@ -56,6 +58,7 @@ impl Setting {
             (Slot::Text(slot), Value::Text(value)) => *slot = value,
             (Slot::List(slot), Value::List(value)) => *slot = value,
             (Slot::Rules(slot), Value::Rules(value)) => *slot = value,
+            (Slot::Queues(slot), Value::Queues(value)) => *slot = value,
             _ => unreachable!("the kind of {} fits its slot", self.name),
         }
     }
@@ -74,6 +77,7 @@ impl Setting {
             Slot::Text(slot) => Value::Text(slot.clone()),
             Slot::List(slot) => Value::List(slot.clone()),
             Slot::Rules(slot) => Value::Rules(slot.clone()),
+            Slot::Queues(slot) => Value::Queues(slot.clone()),
         })
     }
 }
@@ -199,6 +203,10 @@ pub const SETTINGS: &[Setting] = settings! {
             "How long an idempotency key is remembered.";
         "topic" Kind::Rules, Rules(rules),
             "What is said of topics of a pattern; the first rule that a topic meets counts, the rest is as above.";
+    }
+    "Queues" {
+        "queue" Kind::Queues, Queues(queues),
+            "What is said of queues of a pattern; the first rule that a queue meets counts, unless it has settings of its own.";
     }
     "Cursors" {
         "cursor_age" seconds(60_000, 3650 * DAY), Duration(cursors.unused),

@@ -3,6 +3,7 @@ use std::path::Path;
 use clap::Command;
 
 use super::*;
+use crate::domain::queue::{Queue, QueueSettings};
 
 const EMPTY: &str = "/nonexistent";
 
@@ -55,6 +56,7 @@ fn every_setting_can_be_given_in_every_way() {
             ("origins", _) => "https://a.example,null".into(),
             ("hosts", _) => "a.example,b.example".into(),
             ("topic", _) => "a.*: mode=live; **: messages=5, age=1h".into(),
+            ("queue", _) => "orders.*: like=sqs-fifo, lease=1m; **: start_when=10 or 3 of 7 or 1m".into(),
             ("prefix" | "ingest_stream" | "ingest_list", _) => format!("x:{}", setting.name),
             // No larger than what they must stay below.
             ("max_frame", _) => "32KiB".into(),
@@ -290,5 +292,42 @@ fn help_shows_each_setting_once() {
             setting.name
         );
         assert!(help.contains(&setting.variable()), "{}", setting.name);
+    }
+}
+
+#[test]
+fn rules_for_queues_are_tables_of_the_file_or_a_flag() {
+    let file = r#"
+[queues."orders.*"]
+like = "sqs-fifo"
+lease = "60s"
+backoff = ["1s", "10s"]
+
+[queues."nightly"]
+start_when = { any = [{ count = 10 }, { count = 3, min_priority = 7 }, { oldest = "60s" }], batch = 20, webhook = "https://a.example/x,y" }
+"#;
+    let options = serve(&[], &[], Some(file)).unwrap();
+    let line = "orders.*: like=sqs-fifo, lease=60s, backoff=1s 10s; \
+                nightly: start_when=10 or 3 of 7 or 60s batch 20 to https://a.example/x%2Cy";
+    assert_eq!(options.queues, serve(&["--queue", line], &[], None).unwrap().queues);
+    assert_eq!(options.queues, serve(&[], &[("FANFARE_QUEUE", line)], None).unwrap().queues);
+    let rules = options.queue_rules();
+    let of = |name: &str| rules.of(&Queue::parse(name).unwrap()).clone();
+    assert!(of("orders.eu").dedupe_content && of("orders.eu").lease.as_secs() == 60);
+    assert_eq!(of("orders.eu").backoff.len(), 2);
+    assert_eq!(of("nightly").start_when.unwrap().batch, Some(20));
+    assert_eq!(of("other"), QueueSettings::default());
+}
+
+#[test]
+fn all_faults_of_rules_for_queues_are_told_with_their_line() {
+    let file = "\n[queues.\"a\"]\nleese = \"1s\"\nlease = \"1ms\"\n[queues.\"b\"]\nstart_when = { count = 1 }\n[queues]\nc = 5\n";
+    let faults = serve(&["--queue", "d: ttl=x"], &[], Some(file)).unwrap_err();
+    for part in [
+        "./fanfare.toml line 2, queues.\"a\": \"leese\" is no setting of a queue; did you mean lease?; lease is 1ms",
+        "./fanfare.toml line 5, queues.\"b\": start_when: \"count\" is not known; it takes any = [",
+        "--queue: \"d: ttl=x\": ttl:",
+    ] {
+        assert!(faults.contains(part), "{part}\nis not in\n{faults}");
     }
 }

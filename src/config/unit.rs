@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::queues::{self, QueueRule};
 use super::rules;
 use crate::domain::topic::Rule;
 
@@ -37,6 +38,8 @@ pub enum Kind {
     },
     /// Rules for topics.
     Rules,
+    /// Rules for queues.
+    Queues,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,7 @@ pub enum Value {
     Text(String),
     List(Vec<String>),
     Rules(Vec<Rule>),
+    Queues(Vec<QueueRule>),
 }
 
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
@@ -62,6 +66,9 @@ impl Kind {
         }
         if let Kind::Rules = self {
             return rules::read(texts).map(Value::Rules);
+        }
+        if let Kind::Queues = self {
+            return queues::read(texts).map(Value::Queues);
         }
         let [text] = texts else { return Err(format!("takes one value, {} are given", texts.len())) };
         self.read_one(text.trim())
@@ -90,7 +97,7 @@ impl Kind {
             Kind::Address { .. } => text.parse().map(|address| Value::Address(Some(address))).map_err(|_| wrong()),
             Kind::Choice(words) => words.contains(&text).then(|| Value::Text(text.to_string())).ok_or_else(wrong),
             Kind::Text { check, .. } => check(text).map(|()| Value::Text(text.to_string())),
-            Kind::List { .. } | Kind::Rules => unreachable!("lists are read above"),
+            Kind::List { .. } | Kind::Rules | Kind::Queues => unreachable!("lists are read above"),
         }
     }
 
@@ -111,6 +118,7 @@ impl Kind {
             Kind::Choice(words) => words.join(", "),
             Kind::Text { takes, .. } | Kind::List { takes, .. } => takes.to_string(),
             Kind::Rules => rules::TAKES.to_string(),
+            Kind::Queues => queues::TAKES.to_string(),
         }
     }
 
@@ -125,7 +133,7 @@ impl Kind {
             Kind::Choice(_) => "WORD",
             Kind::Text { .. } => "TEXT",
             Kind::List { .. } => "LIST",
-            Kind::Rules => "RULES",
+            Kind::Rules | Kind::Queues => "RULES",
         }
     }
 
@@ -144,6 +152,7 @@ impl Kind {
             Value::Text(text) => text.clone(),
             Value::List(items) => items.join(","),
             Value::Rules(list) => rules::write(list),
+            Value::Queues(list) => queues::write(list),
         }
     }
 }

@@ -24,7 +24,6 @@ use crate::dispatcher::{self, Dispatcher, door};
 use crate::domain::access::Access;
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::message::Durability;
-use crate::domain::queue::QueueRules;
 use crate::domain::store::Store;
 use crate::gateway::{self, Channels, Gateway, Threads};
 use crate::hub::Hub;
@@ -191,7 +190,7 @@ fn store_options(options: &Options) -> store::Options {
         retention: options.retention,
         cursors: options.cursors,
         rules: options.rules.clone(),
-        queues: QueueRules::default(),
+        queues: options.queue_rules(),
         feed_capacity: options.feed,
         total_bytes: options.store_bytes,
         accept_loss: options.accept_loss,
