@@ -2,6 +2,7 @@
 //! who may work on them, and to the hub everything that happens to a message.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +11,15 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::notice::Throttle;
-use super::{Batch, Board, Entry, Outcome, Pause, Settled, Source, SourceError, Step, Target, decode, write_id};
+use super::{
+    Applied, Batch, Board, Entry, Outcome, Pause, Settled, Source, SourceError, Step, Target, decode, write_id,
+};
 use crate::document::Item;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::limits::Limits;
 use crate::domain::name::Topic;
-use crate::domain::store::{Append, Appended, EntryId, Fence, StoreError};
+use crate::domain::queue::{Put, Queue};
+use crate::domain::store::{Append, EntryId, Fence, StoreError};
 use crate::hub::Hub;
 use crate::telemetry;
 
@@ -37,6 +41,15 @@ pub(super) struct Bridge<S> {
     pub throttle: Arc<Throttle>,
 }
 
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Goal::Topic(topic) => write!(f, "the topic {topic}"),
+            Goal::Queue(queue) => write!(f, "the queue {queue}"),
+        }
+    }
+}
+
 /// What became of a batch.
 enum Progress {
     Done,
@@ -45,6 +58,13 @@ enum Progress {
         problem: Problem,
         moved: bool,
     },
+}
+
+/// Where an entry goes; order is kept for each.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Goal {
+    Topic(Topic),
+    Queue(Queue),
 }
 
 /// The entry that holds the partition up.
@@ -124,31 +144,41 @@ impl<S: Source> Bridge<S> {
     ) -> Result<Progress, SourceError> {
         let Batch { life, later, entries } = batch;
         let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(entries.len());
-        let (mut appends, mut places) = (Vec::new(), Vec::new());
-        let mut topics: Vec<Option<Topic>> = vec![None; entries.len()];
+        let (mut appends, mut messages) = (Vec::new(), Vec::new());
+        let (mut puts, mut jobs) = (Vec::new(), Vec::new());
+        let mut goals: Vec<Option<Goal>> = vec![None; entries.len()];
         for (place, entry) in entries.iter().enumerate() {
+            let fence = life.as_ref().map(|life| Fence {
+                under: under.clone(),
+                later: later.clone(),
+                ..Fence::new(self.source.name(), life.clone(), entry.id)
+            });
             match self.decode(entry) {
-                Ok(publication) => {
-                    let fence = life.as_ref().map(|life| Fence {
-                        under: under.clone(),
-                        later: later.clone(),
-                        ..Fence::new(self.source.name(), life.clone(), entry.id)
-                    });
-                    topics[place] = Some(publication.topic.clone());
+                Ok(Item::Message(publication)) => {
+                    goals[place] = Some(Goal::Topic(publication.topic.clone()));
                     appends.push(Append { publication, fence });
-                    places.push(place);
+                    messages.push(place);
+                    outcomes.push(None);
+                }
+                Ok(Item::Job(put)) => {
+                    goals[place] = Some(Goal::Queue(put.queue.clone()));
+                    puts.push(Put { fence, ..put });
+                    jobs.push(place);
                     outcomes.push(None);
                 }
                 Err(problem) => outcomes.push(Some(Outcome::Dead(problem))),
             }
         }
         self.pause.after(Step::Decoded).await;
-        if !appends.is_empty() {
-            let storing = AssertUnwindSafe(async { self.hub.append(appends).await });
-            let answers = storing.catch_unwind().await.unwrap_or_default();
-            for (place, answer) in places.into_iter().zip(answers) {
-                outcomes[place] = Some(outcome_of(answer));
-            }
+        // Topics and queues do not wait for one another: order is a matter of each.
+        let storing =
+            AssertUnwindSafe(async { if appends.is_empty() { Vec::new() } else { self.hub.append(appends).await } });
+        let putting = AssertUnwindSafe(async { if puts.is_empty() { Vec::new() } else { self.hub.put(puts).await } });
+        let (stored, put) = tokio::join!(storing.catch_unwind(), putting.catch_unwind());
+        let stored = messages.into_iter().zip(stored.unwrap_or_default().into_iter().map(outcome_of));
+        let put = jobs.into_iter().zip(put.unwrap_or_default().into_iter().map(outcome_of));
+        for (place, outcome) in stored.chain(put) {
+            outcomes[place] = Some(outcome);
         }
         self.pause.after(Step::Appended).await;
         let no_answer = || Outcome::Failed(StoreError::Broken("the store gave no answer".into()));
@@ -158,7 +188,7 @@ impl<S: Source> Bridge<S> {
             .map(|(entry, outcome)| Settled { entry, outcome: outcome.unwrap_or_else(no_answer) })
             .collect();
         if self.source.repeats() {
-            save_overtaken(&mut settled, &topics);
+            save_overtaken(&mut settled, &goals);
             self.give_up_if_stuck(&mut settled, stuck);
         }
         let failed = settled.iter().find_map(|s| match &s.outcome {
@@ -183,8 +213,8 @@ impl<S: Source> Bridge<S> {
     }
 
     /// A panic while an entry is read is a fault of ours that this entry brings out; it must not stop the partition.
-    fn decode(&self, entry: &Entry) -> Result<crate::domain::message::Publication, Problem> {
-        let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| decode::publication(&entry.content, &self.limits)));
+    fn decode(&self, entry: &Entry) -> Result<Item, Problem> {
+        let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| decode::document(&entry.content, &self.limits)));
         let document = decoded.unwrap_or_else(|_| {
             Err(Problem::new(Reason::Internal, "the hub failed to read this entry; that is a fault of the hub"))
         })?;
@@ -194,13 +224,10 @@ impl<S: Source> Bridge<S> {
                 format!("entry {id} has fields that are not known, and are left out: {}", document.ignored.join(", "))
             });
         }
-        match document.item {
-            Item::Message(publication) => Ok(publication),
-            Item::Job(put) => Err(Problem::new(
-                Reason::NotFound,
-                format!("there is no queue {:?}: this hub has topics only", put.queue),
-            )),
+        if matches!(document.item, Item::Job(_)) {
+            self.hub.queues()?;
         }
+        Ok(document.item)
     }
 
     fn give_up_if_stuck(&self, settled: &mut [Settled], stuck: &mut Stuck) {
@@ -219,23 +246,27 @@ impl<S: Source> Bridge<S> {
     }
 }
 
-/// An entry that failed while a later one of its topic was stored would be skipped by its fence when it is tried again.
+/// An entry that failed while a later one of its topic or queue was stored would be skipped by its fence when it is tried again.
 /// No store may do that; if one does, the entry is put aside, where it can be seen and retried, and does not vanish.
-fn save_overtaken(settled: &mut [Settled], topics: &[Option<Topic>]) {
+fn save_overtaken(settled: &mut [Settled], goals: &[Option<Goal>]) {
     if !settled.iter().any(|s| matches!(s.outcome, Outcome::Failed(_))) {
         return;
     }
     let mut stored = HashSet::new();
-    for (Settled { entry, outcome }, topic) in settled.iter_mut().zip(topics).rev() {
-        let Some(topic) = topic else { continue };
+    for (Settled { entry, outcome }, goal) in settled.iter_mut().zip(goals).rev() {
+        let Some(goal) = goal else { continue };
         match outcome {
-            Outcome::Applied(Appended::Stored { .. } | Appended::Repeated { .. }) => {
-                stored.insert(topic);
+            Outcome::Applied(Applied::Stored | Applied::Repeated) => {
+                stored.insert(goal);
             }
-            Outcome::Failed(error) if stored.contains(topic) => {
-                tracing::error!(%topic, id = write_id(entry.id), "the store took a later entry of this topic");
+            Outcome::Failed(error) if stored.contains(goal) => {
+                tracing::error!(
+                    ?goal,
+                    id = write_id(entry.id),
+                    "the store took a later entry that goes to the same place"
+                );
                 let text = format!(
-                    "the store took a later entry of {topic} and not this one ({error}); retry it, its place is lost"
+                    "the store took a later entry of {goal} and not this one ({error}); retry it, its place is lost"
                 );
                 *outcome = Outcome::Dead(Problem::new(Reason::Internal, text));
             }
@@ -244,9 +275,9 @@ fn save_overtaken(settled: &mut [Settled], topics: &[Option<Topic>]) {
     }
 }
 
-fn outcome_of(answer: Result<Appended, StoreError>) -> Outcome {
+fn outcome_of(answer: Result<impl Into<Applied>, StoreError>) -> Outcome {
     match answer {
-        Ok(appended) => Outcome::Applied(appended),
+        Ok(applied) => Outcome::Applied(applied.into()),
         Err(error) => {
             let problem = Problem::from(error.clone());
             if problem.reason.is_passing() { Outcome::Failed(error) } else { Outcome::Dead(problem) }
@@ -268,9 +299,9 @@ impl Tally {
         let mut tally = Tally::default();
         for Settled { entry, outcome } in settled {
             let result = match outcome {
-                Outcome::Applied(Appended::Stored { .. }) => 0,
-                Outcome::Applied(Appended::Repeated { .. }) => 1,
-                Outcome::Applied(Appended::Skipped) => 2,
+                Outcome::Applied(Applied::Stored) => 0,
+                Outcome::Applied(Applied::Repeated) => 1,
+                Outcome::Applied(Applied::Skipped) => 2,
                 Outcome::Dead(problem) => {
                     tally.dead.push((entry.id, problem.clone()));
                     3

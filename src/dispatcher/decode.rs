@@ -1,4 +1,4 @@
-//! From an entry to a publication, and, where that fails, words for the person who wrote the publisher: what
+//! From an entry to a message or a job, and, where that fails, words for the person who wrote the publisher: what
 //! frameworks and languages do to entries by default is recognised and named. The document itself is read elsewhere.
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use crate::domain::limits::Limits;
 pub(super) const JAVA_STRING: &[u8] = b"\xac\xed\x00\x05t";
 const JAVA: &[u8] = b"\xac\xed\x00\x05";
 
-pub(super) fn publication(content: &Content, limits: &Limits) -> Result<Document, Problem> {
+pub(super) fn document(content: &Content, limits: &Limits) -> Result<Document, Problem> {
     match content {
         Content::Oversize { bytes, most } => {
             let text = format!("the entry has {bytes} bytes, at most {most} are read; send a link to what is larger");
@@ -69,16 +69,17 @@ fn is_php(bytes: &[u8]) -> bool {
 fn advise_fields(mut problem: Problem, fields: &[(Bytes, Bytes)]) -> Problem {
     let value = |wanted: &[u8]| fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_ref());
     let has = |wanted: &[u8]| value(wanted).is_some();
+    let has_goal = has(b"topic") || has(b"user") || has(b"queue");
     match problem.reason {
-        Reason::BadName if value(b"topic").is_some_and(|v| v.starts_with(b"\"")) => {
+        Reason::BadName if [value(b"topic"), value(b"queue")].into_iter().flatten().any(|v| v.starts_with(b"\"")) => {
             problem.text.push_str("; the name stands in quotes: a JSON serializer wrote it, a field is plain text");
         }
-        Reason::BadFrame | Reason::MissingData if !has(b"topic") && !has(b"user") && has(b"document") => {
+        Reason::BadFrame | Reason::MissingData if !has_goal && has(b"document") => {
             problem.text.push_str("; a whole document goes into the list (RPUSH), a stream entry has its fields");
         }
         Reason::BadFrame | Reason::MissingData => {
             let names = fields.iter().map(|(name, _)| name.as_ref());
-            push_renames(&mut problem, names, has(b"topic") || has(b"user"), has(b"data") || has(b"text"));
+            push_renames(&mut problem, names, has_goal, has(b"data") || has(b"text"));
         }
         Reason::BadJson => {
             if let Some(data) = value(b"data") {
@@ -107,7 +108,8 @@ fn advise_document(mut problem: Problem, text: &[u8]) -> Problem {
             problem.text.push_str(&format!("; this looks like {job}: give that framework another list"));
         } else if matches!(problem.reason, Reason::BadFrame | Reason::MissingData) {
             let names = members.names().map(str::as_bytes);
-            push_renames(&mut problem, names, has("topic") || has("user"), has("data") || has("text"));
+            let has_goal = has("topic") || has("user") || has("queue");
+            push_renames(&mut problem, names, has_goal, has("data") || has("text"));
         }
     } else {
         push_language(&mut problem, text);
@@ -116,15 +118,15 @@ fn advise_document(mut problem: Problem, text: &[u8]) -> Problem {
 }
 
 /// The usual other names of our fields.
-fn push_renames<'a>(problem: &mut Problem, names: impl Iterator<Item = &'a [u8]>, has_topic: bool, has_data: bool) {
+fn push_renames<'a>(problem: &mut Problem, names: impl Iterator<Item = &'a [u8]>, has_goal: bool, has_data: bool) {
     let mut advice = Vec::new();
     for name in names {
         let ours = match name.to_ascii_lowercase().as_slice() {
-            b"channel" | b"room" | b"subject" | b"stream" | b"key" | b"topic" if !has_topic => "topic",
+            b"channel" | b"room" | b"subject" | b"stream" | b"key" | b"topic" if !has_goal => "topic",
             b"message" | b"payload" | b"body" | b"value" | b"msg" | b"content" | b"event" | b"data" if !has_data => {
                 "data"
             }
-            b"user_id" | b"userid" | b"uid" if !has_topic => "user",
+            b"user_id" | b"userid" | b"uid" if !has_goal => "user",
             _ => continue,
         };
         advice.push(format!("{:?} is called {ours:?} here", String::from_utf8_lossy(name)));
@@ -195,7 +197,7 @@ mod tests {
             (element(br#"{"channel":"a","payload":1}"#), BadFrame, "\"payload\" is called \"data\""),
             (Content::Oversize { bytes: 9, most: 8 }, TooLarge, "9 bytes"),
         ] {
-            let problem = publication(&content, &Limits::default()).expect_err(&format!("{content:?}"));
+            let problem = document(&content, &Limits::default()).expect_err(&format!("{content:?}"));
             assert_eq!(problem.reason, reason, "{content:?}: {problem}");
             assert!(problem.text.contains(shows), "{content:?}: {problem}");
         }
@@ -203,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_plain_is_left_alone() {
-        assert!(publication(&entry(&[("topic", b"a"), ("text", b"s:4: not php")]), &Limits::default()).is_ok());
-        assert!(publication(&element(br#"{"topic":"a","data":"x"}"#), &Limits::default()).is_ok());
+        assert!(document(&entry(&[("topic", b"a"), ("text", b"s:4: not php")]), &Limits::default()).is_ok());
+        assert!(document(&element(br#"{"topic":"a","data":"x"}"#), &Limits::default()).is_ok());
     }
 }

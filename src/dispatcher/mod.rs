@@ -1,4 +1,4 @@
-//! The dispatcher: bridges queued messages to topics.
+//! The dispatcher: bridges what publishers queued to topics and to queues of jobs.
 //!
 //! Publishers write to a queue, with nothing but a Redis client; a `Source` reads one partition of it, and one loop,
 //! the bridge, hands what it reads to the hub. Here are the contract between the two and the handle for the rest of
@@ -21,6 +21,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::domain::error::Problem;
+use crate::domain::queue::PutAnswer;
 use crate::domain::store::{Appended, EntryId, StoreError};
 use crate::telemetry;
 
@@ -100,11 +101,41 @@ pub struct Settled {
 /// How an entry ended.
 #[derive(Debug)]
 pub enum Outcome {
-    Applied(Appended),
+    Applied(Applied),
     /// It can never be used as it is: to be kept as a dead letter.
     Dead(Problem),
     /// The store did not take it. Only told to a source that does not repeat.
     Failed(StoreError),
+}
+
+/// What the store made of an entry, be it a message or a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    Stored,
+    /// It was there before, under its key.
+    Repeated,
+    /// Its fence says that it was applied before.
+    Skipped,
+}
+
+impl From<Appended> for Applied {
+    fn from(answer: Appended) -> Applied {
+        match answer {
+            Appended::Stored { .. } => Applied::Stored,
+            Appended::Repeated { .. } => Applied::Repeated,
+            Appended::Skipped => Applied::Skipped,
+        }
+    }
+}
+
+impl From<PutAnswer> for Applied {
+    fn from(answer: PutAnswer) -> Applied {
+        match answer {
+            PutAnswer::Stored { .. } => Applied::Stored,
+            PutAnswer::Repeated { .. } => Applied::Repeated,
+            PutAnswer::Skipped => Applied::Skipped,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
