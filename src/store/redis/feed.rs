@@ -16,10 +16,10 @@ use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::greeting::Host;
-use super::keys::{self, Keys};
+use super::keys::{self, Keys, Kind};
 use super::queue::State;
 use super::scripts::{Dice, millis, text_of};
-use super::watched::{Fed, ONLY, Watched};
+use super::watched::{Fed, Line, ONLY, Watched};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::store::{FeedEvent, Watch};
@@ -44,9 +44,9 @@ pub(super) struct Events {
 }
 
 impl Feed {
-    pub fn open(host: Arc<Host>, state: Arc<State>, runtime: &Handle) -> Feed {
+    pub fn open(kind: Kind, host: Arc<Host>, state: Arc<State>, runtime: &Handle) -> Feed {
         let watched = Arc::new(Watched::new(host.options.feed_messages, host.options.feed_bytes));
-        let supervisor = runtime.spawn(supervise(watched.clone(), host, state)).abort_handle();
+        let supervisor = runtime.spawn(supervise(kind, watched.clone(), host, state)).abort_handle();
         Feed { watched, supervisor }
     }
 
@@ -94,7 +94,7 @@ impl Drop for Events {
 }
 
 /// There is no limit of tries, so it does not matter how long an outage lasts.
-async fn supervise(watched: Arc<Watched>, host: Arc<Host>, state: Arc<State>) {
+async fn supervise(kind: Kind, watched: Arc<Watched>, host: Arc<Host>, state: Arc<State>) {
     let mut dice = Dice::default();
     let mut wait = host.options.retry_min;
     loop {
@@ -102,13 +102,13 @@ async fn supervise(watched: Arc<Watched>, host: Arc<Host>, state: Arc<State>) {
         let push = {
             let watched = watched.clone();
             move |info: PushInfo| {
-                on_push(&watched, connection, info);
+                on_push(kind, &watched, connection, info);
                 Ok(())
             }
         };
         let why = match host.endpoint.connect(Use::Pushes(push), host.options.patience()).await {
             Ok(mut link) => {
-                let why = follow(&watched, &host, &state, &mut link, wanted).await;
+                let why = follow(kind, &watched, &host, &state, &mut link, wanted).await;
                 link.cut().await;
                 if let Followed::Restored(_) = why {
                     wait = host.options.retry_min;
@@ -140,7 +140,14 @@ impl Followed {
     }
 }
 
-async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, mut wanted: usize) -> Followed {
+async fn follow(
+    kind: Kind,
+    watched: &Watched,
+    host: &Host,
+    state: &State,
+    link: &mut Link,
+    mut wanted: usize,
+) -> Followed {
     let mut ping = interval(host.options.ping);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let shortest = host.scripts.rules.all().map(|settings| settings.record).min().unwrap_or_default();
@@ -152,7 +159,8 @@ async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, 
     let ended = |whole: bool, why: String| if whole { Followed::Restored(why) } else { Followed::Failed(why) };
     loop {
         let todo = watched.take(ONLY, PORTION);
-        let channels = |topics: &[Topic]| topics.iter().map(|topic| host.names.channel(topic)).collect::<Vec<_>>();
+        let channel = |topic: &Topic| host.names.channel_of(kind, topic);
+        let channels = |topics: &[Topic]| topics.iter().map(channel).collect::<Vec<_>>();
         if !todo.unsubscribe.is_empty()
             && let Err(error) = link.connection.unsubscribe(channels(&todo.unsubscribe)).await
         {
@@ -178,7 +186,7 @@ async fn follow(watched: &Watched, host: &Host, state: &State, link: &mut Link, 
         tokio::select! {
             _ = changes.changed() => {}
             why = link.ended() => return ended(whole, why),
-            _ = keep.tick() => {
+            _ = keep.tick(), if kind == Kind::Topics => {
                 if let Err(error) = keep_records(watched, host, link).await {
                     return ended(whole, error.to_string());
                 }
@@ -210,13 +218,10 @@ async fn keep_records(watched: &Watched, host: &Host, link: &mut Link) -> redis:
 }
 
 /// Runs on the connection's own task: it must not wait.
-fn on_push(watched: &Watched, connection: u64, info: PushInfo) {
+fn on_push(kind: Kind, watched: &Watched, connection: u64, info: PushInfo) {
     match (info.kind, <[Value; 2]>::try_from(info.data)) {
-        (PushKind::Message, Ok([_, Value::BulkString(payload)])) => {
-            let payload = Bytes::from(payload);
-            if let Some((fed, name, body)) = decode(&payload) {
-                watched.message(ONLY, connection, name, fed, payload.slice(body..));
-            }
+        (PushKind::Message, Ok([channel, Value::BulkString(payload)])) => {
+            hear(kind, watched, ONLY, connection, &channel, payload.into());
         }
         (PushKind::Subscribe, Ok([channel, _])) => {
             if let Some(name) = text_of(&channel).and_then(Keys::topic_of) {
@@ -227,8 +232,19 @@ fn on_push(watched: &Watched, connection: u64, info: PushInfo) {
     }
 }
 
+/// Takes in what came over a channel.
+pub(super) fn hear(kind: Kind, watched: &Watched, line: Line, connection: u64, channel: &Value, payload: Bytes) {
+    if kind == Kind::Queues {
+        if let Some(name) = text_of(channel).and_then(Keys::topic_of) {
+            watched.message(line, connection, name, Fed { at: Position::NOWHERE, time: 0, expires: None }, payload);
+        }
+    } else if let Some((fed, name, body)) = decode(&payload) {
+        watched.message(line, connection, name, fed, payload.slice(body..));
+    }
+}
+
 /// Reads `1 epoch offset time expires topic body`; answers where the body begins.
-pub(super) fn decode(payload: &[u8]) -> Option<(Fed, &str, usize)> {
+fn decode(payload: &[u8]) -> Option<(Fed, &str, usize)> {
     let mut parts = payload.splitn(7, |byte| *byte == b' ').map(|part| std::str::from_utf8(part).ok());
     if parts.next()?? != FORM {
         return None;

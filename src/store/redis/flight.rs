@@ -7,6 +7,7 @@ use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 
+use super::calls::{ForeignCall, Told};
 use super::cursors::{CursorCall, Use};
 use super::facts;
 use super::greeting::Host;
@@ -36,6 +37,11 @@ pub(super) enum Errand {
         _weight: Weight,
     },
     Cursors(CursorCall),
+    Call {
+        lane: u32,
+        answer: oneshot::Sender<Told>,
+        _weight: Weight,
+    },
     /// To see whether Redis answers, and whether its settings are still good.
     Probe,
     /// To make a script known, or to be let in; whether that worked, the calls tell.
@@ -44,10 +50,11 @@ pub(super) enum Errand {
 
 impl Errand {
     /// The lane in which it must not be overtaken.
-    pub fn lane(&self) -> Option<u16> {
+    pub fn lane(&self) -> Option<u32> {
         match self {
-            Errand::Append { lane, .. } => Some(*lane),
-            Errand::Cursors(call) => Some(call.lane),
+            Errand::Append { lane, .. } => Some(u32::from(*lane)),
+            Errand::Cursors(call) => Some(u32::from(call.lane)),
+            Errand::Call { lane, .. } => Some(*lane),
             Errand::Read { .. } | Errand::Probe | Errand::Load => None,
         }
     }
@@ -100,6 +107,7 @@ pub(super) struct Packer {
 enum Step {
     Append(Call),
     Cursors(CursorCall),
+    Call(ForeignCall),
     Read(Ask, oneshot::Sender<Result<Stretch, StoreError>>, Weight),
 }
 
@@ -117,11 +125,11 @@ impl Packer {
         self.bytes += append.publication.body.as_bytes().len();
         let open = self.steps[self.sealed..].iter().rposition(|step| match step {
             Step::Append(call) => call.lane == lane && call.asking == asking,
-            Step::Read(..) | Step::Cursors(_) => false,
+            Step::Read(..) | Step::Cursors(_) | Step::Call(_) => false,
         });
         let open = open.map(|step| self.sealed + step).filter(|&step| match &self.steps[step] {
             Step::Append(call) => call.has_room(&append),
-            Step::Read(..) | Step::Cursors(_) => false,
+            Step::Read(..) | Step::Cursors(_) | Step::Call(_) => false,
         });
         let step = open.unwrap_or_else(|| {
             self.steps.push(Step::Append(Call::new(lane, asking)));
@@ -152,6 +160,13 @@ impl Packer {
         self.sealed = self.steps.len();
     }
 
+    /// A call of other keys than appends, cursors and reads have: nothing needs to wait behind it.
+    pub fn call(&mut self, call: ForeignCall) {
+        self.messages += call.weight.messages();
+        self.bytes += call.weight.bytes();
+        self.steps.push(Step::Call(call));
+    }
+
     pub fn read(&mut self, ask: Ask, answer: oneshot::Sender<Result<Stretch, StoreError>>, weight: Weight) {
         self.messages += 1;
         self.bytes += ask.limit.bytes / READ_SHARE;
@@ -172,6 +187,11 @@ impl Packer {
                     flight.announce(call.asking);
                     let command = call.encode(&host.names, &host.scripts, dice);
                     flight.add(Errand::Cursors(call), command);
+                }
+                Step::Call(call) => {
+                    flight.announce(call.asking);
+                    let errand = Errand::Call { lane: call.lane(), answer: call.answer, _weight: call.weight };
+                    flight.add(errand, call.command);
                 }
                 Step::Read(ask, answer, weight) => {
                     flight.announce(ask.asking);

@@ -7,19 +7,31 @@ use crate::domain::cursor::Owner;
 use crate::domain::name::Topic;
 use crate::endpoint::{crc16, slot_of};
 
+/// Slots of a cluster.
+const SLOTS: u16 = 16_384;
+
 /// Names what belongs to the hub's topics.
+/// What a feed is about. Each kind has channels of its own, and a connection of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Topics,
+    /// The wakes of queues, whose names have the grammar of topics.
+    Queues,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
     groups: u16,
     feed: String,
+    wake: String,
 }
 
 impl Keys {
     /// Channels, unlike keys, are shared by all databases of a Redis, so those of a database but the first are marked.
     pub fn new(prefix: String, groups: u16, database: i64) -> Keys {
-        let feed = if database == 0 { "feed".to_string() } else { format!("feed@{database}") };
-        Keys { prefix, groups: groups.max(1), feed }
+        let marked = |word: &str| if database == 0 { word.to_string() } else { format!("{word}@{database}") };
+        Keys { prefix, groups: groups.max(1), feed: marked("feed"), wake: marked("wake") }
     }
 
     /// The word for the feed in the names of channels.
@@ -57,6 +69,51 @@ impl Keys {
 
     pub fn channel(&self, topic: &Topic) -> String {
         format!("{}{}:{}", self.base(self.group_of(topic)), self.feed, topic)
+    }
+
+    /// What all keys and channels of a queue begin with, like `fanfare:{q:orders}:`.
+    pub fn queue_base(&self, queue: &str) -> String {
+        format!("{}:{{q:{queue}}}:", self.prefix)
+    }
+
+    /// Where the names of all queues are.
+    pub fn queues(&self) -> String {
+        format!("{}:queues", self.prefix)
+    }
+
+    /// The channel that says that a queue should be looked at.
+    pub fn wake_channel(&self, queue: &str) -> String {
+        format!("{}{}:{queue}", self.queue_base(queue), self.wake)
+    }
+
+    /// The channel of a topic, or of a queue with the name of a topic.
+    pub fn channel_of(&self, kind: Kind, topic: &Topic) -> String {
+        match kind {
+            Kind::Topics => self.channel(topic),
+            Kind::Queues => self.wake_channel(topic.as_str()),
+        }
+    }
+
+    /// Into how many places of a cluster the channels of a kind are dealt: groups of topics, or slots.
+    pub fn places(&self, kind: Kind) -> u16 {
+        match kind {
+            Kind::Topics => self.groups,
+            Kind::Queues => SLOTS,
+        }
+    }
+
+    pub fn place_of(&self, kind: Kind, topic: &Topic) -> u16 {
+        match kind {
+            Kind::Topics => self.group_of(topic),
+            Kind::Queues => slot_of(self.queue_base(topic.as_str())),
+        }
+    }
+
+    pub fn slot_of_place(&self, kind: Kind, place: u16) -> u16 {
+        match kind {
+            Kind::Topics => self.slot_of(place),
+            Kind::Queues => place,
+        }
     }
 
     /// The channel of all topics of a group.
@@ -118,5 +175,8 @@ mod tests {
         assert_eq!(cursors(&base, &news, &Owner::anonymous()), "fanfare:{t41}:cursors:news/");
         assert_eq!(cursors(&base, &news, &Owner::user("ann")), "fanfare:{t41}:cursors:news/ann");
         assert_eq!(keys.groups(), "fanfare:groups");
+        assert_eq!(keys.queue_base("orders"), "fanfare:{q:orders}:");
+        assert_eq!(keys.wake_channel("orders"), "fanfare:{q:orders}:wake:orders");
+        assert_eq!(Keys::topic_of("fanfare:{q:a.b}:wake:a.b"), Some("a.b"));
     }
 }

@@ -6,7 +6,7 @@
 use super::RedisOptions;
 use super::facts::Facts;
 use crate::domain::message::Durability;
-use crate::domain::store::{Append, StoreError};
+use crate::domain::store::StoreError;
 
 /// What the store can give now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,9 +71,9 @@ impl Levels {
         self.default.map_or(self.writes, |level| level.max(self.writes))
     }
 
-    pub fn judge(&self, append: &Append) -> Verdict {
-        let Some(level) = append.publication.durability.or(self.default) else { return Verdict::Store(None) };
-        let is_default = append.publication.durability.is_none();
+    pub fn judge(&self, asked: Option<Durability>, is_fenced: bool) -> Verdict {
+        let Some(level) = asked.or(self.default) else { return Verdict::Store(None) };
+        let is_default = asked.is_none();
         match level {
             Durability::Memory => Verdict::Store(None),
             Durability::Disk if self.writes >= Durability::Disk => Verdict::Store(None),
@@ -86,7 +86,7 @@ impl Levels {
                 Verdict::Refuse(StoreError::Durability { asked: level, gives: self.default() })
             }
             // An entry that waits is not helped by a refusal, and must not be overtaken.
-            Durability::Replica if self.replicas < self.needed && append.fence.is_none() => {
+            Durability::Replica if self.replicas < self.needed && !is_fenced => {
                 Verdict::Refuse(StoreError::Unavailable(self.too_few()))
             }
             Durability::Replica => Verdict::Store(Some(Durability::Replica)),
@@ -114,22 +114,6 @@ impl Levels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::message::{Body, Publication};
-    use crate::domain::name::Topic;
-    use crate::domain::store::{EntryId, Fence};
-
-    fn append(asked: Option<Durability>, fenced: bool) -> Append {
-        let publication = Publication {
-            topic: Topic::parse("news").unwrap(),
-            body: Body::from_canonical(Default::default()),
-            ttl: None,
-            key: None,
-            idempotency_key: None,
-            durability: asked,
-        };
-        let fence = Fence::new("in", "life", EntryId::default());
-        Append { publication, fence: fenced.then_some(fence) }
-    }
 
     #[test]
     fn levels_by_table() {
@@ -168,7 +152,7 @@ mod tests {
             (&alone, Some(Replica), true, "store, prove replica"),
             (&by_default(&alone, Replica), None, false, "refuse unavailable"),
         ] {
-            let said = match levels.judge(&append(asked, fenced)) {
+            let said = match levels.judge(asked, fenced) {
                 Verdict::Store(None) => "store".into(),
                 Verdict::Store(Some(level)) => format!("store, prove {}", level.as_str()),
                 Verdict::Refuse(StoreError::Durability { .. }) => "refuse forbidden".into(),

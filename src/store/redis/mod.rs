@@ -4,6 +4,7 @@
 //! to Redis over one connection, another (`feed`) follows the channels of watched topics over a second one; both find
 //! their way back after an outage of any length, for ever. An `Ok` means that Redis has answered so.
 
+mod calls;
 mod cluster;
 mod cursors;
 mod facts;
@@ -34,7 +35,7 @@ use tokio::sync::oneshot;
 use self::cluster::Router;
 use self::feed::Feed;
 use self::greeting::{Greeting, Host};
-use self::keys::Keys;
+use self::keys::{Keys, Kind};
 use self::levels::{Levels, Verdict};
 use self::lives::Lives;
 use self::pages::{Ask, Guess, Judged};
@@ -226,7 +227,7 @@ impl Store for RedisStore {
         let (mut items, mut needs) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         let (count, mut bytes) = (batch.len(), 0);
         for (item, append) in batch.into_iter().enumerate() {
-            match levels.judge(&append) {
+            match levels.judge(append.publication.durability, append.fence.is_some()) {
                 Verdict::Hold(error) => return ready(vec![Err(error); count]).boxed(),
                 Verdict::Refuse(error) => {
                     outcomes.push(Some(Err(error)));
@@ -311,9 +312,12 @@ impl Store for RedisStore {
     }
 
     fn feed(&self) -> (Box<dyn Watch>, BoxStream<'static, FeedEvent>) {
+        let kind = Kind::Topics;
         let feed = match &self.chart {
-            Some(chart) => cluster::feed::open(self.host.clone(), chart.clone(), self.state.clone(), &self.runtime),
-            None => Feed::open(self.host.clone(), self.state.clone(), &self.runtime),
+            Some(chart) => {
+                cluster::feed::open(kind, self.host.clone(), chart.clone(), self.state.clone(), &self.runtime)
+            }
+            None => Feed::open(kind, self.host.clone(), self.state.clone(), &self.runtime),
         };
         let events = feed.events().boxed();
         let earlier = self.feed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).replace(feed.share());

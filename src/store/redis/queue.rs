@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::calls::{Doubt, ForeignCall};
 use super::cursors::Use;
 use super::levels::Levels;
 use super::pages::{Ask, Stretch};
@@ -24,6 +25,8 @@ pub(super) enum Job {
     Append(Batch),
     Read(Ask, oneshot::Sender<Result<Stretch, StoreError>>, Weight),
     Cursor(Use),
+    Call(ForeignCall),
+    Prove(Doubt),
     Close(oneshot::Sender<()>),
 }
 
@@ -182,6 +185,8 @@ impl Job {
         match self {
             Job::Append(batch) => batch.finish_with(error),
             Job::Cursor(one) => one.refuse(error),
+            Job::Call(call) => drop(call.answer.send(Err(error.clone()))),
+            Job::Prove(doubt) => drop(doubt.answer.send(Proof::none(&error.to_string()))),
             Job::Read(_, answer, _) => drop(answer.send(Err(error.clone()))),
             Job::Close(done) => drop(done.send(())),
         }
@@ -230,6 +235,14 @@ impl Batch {
 }
 
 impl Weight {
+    pub fn messages(&self) -> usize {
+        self.messages
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// No share: what it belongs to is counted elsewhere.
     pub fn none(state: &Arc<State>) -> Weight {
         Weight { messages: 0, bytes: 0, state: state.clone() }

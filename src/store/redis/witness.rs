@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt};
 use redis::Value;
 
+use super::calls::Doubt;
 use super::facts::Facts;
 use super::greeting::Host;
 use super::queue::Batch;
@@ -71,9 +72,42 @@ impl Proof {
 pub(super) struct Unproven {
     host: Arc<Host>,
     link: Option<Link>,
-    waiting: Vec<(Batch, Arc<str>)>,
-    asked: Vec<(Batch, Arc<str>)>,
+    waiting: Vec<Stored>,
+    asked: Vec<Stored>,
     asking: Option<BoxFuture<'static, (Option<Link>, Proof)>>,
+}
+
+enum Stored {
+    /// With the life that it was stored in.
+    Batch(Batch, Arc<str>),
+    Foreign(Doubt),
+}
+
+impl Stored {
+    fn question(&self) -> Question {
+        match self {
+            Stored::Batch(batch, _) => batch.question(),
+            Stored::Foreign(doubt) => doubt.question,
+        }
+    }
+
+    /// What is written before the question; any key will do that is on this server.
+    fn key(&self, host: &Host) -> String {
+        match self {
+            Stored::Batch(batch, _) => host.names.witness(batch.group),
+            Stored::Foreign(doubt) => doubt.key.clone(),
+        }
+    }
+
+    fn settle(self, proof: &Proof) {
+        match self {
+            Stored::Batch(mut batch, life) => {
+                batch.prove(proof, &life);
+                batch.finish_with(&no_outcome());
+            }
+            Stored::Foreign(doubt) => drop(doubt.answer.send(proof.clone())),
+        }
+    }
 }
 
 impl Unproven {
@@ -86,9 +120,15 @@ impl Unproven {
         if batch.question() == Question::default() {
             batch.finish_with(&no_outcome());
         } else {
-            self.waiting.push((batch, life.clone()));
+            self.waiting.push(Stored::Batch(batch, life.clone()));
             self.ask();
         }
+    }
+
+    /// Takes a question about something that is stored already.
+    pub fn doubt(&mut self, doubt: Doubt) {
+        self.waiting.push(Stored::Foreign(doubt));
+        self.ask();
     }
 
     /// Waits for the answer to a question and hands it on; for ever where none is asked.
@@ -96,20 +136,15 @@ impl Unproven {
         let Some(asking) = &mut self.asking else { return pending().await };
         let (link, proof) = asking.await;
         (self.link, self.asking) = (link, None);
-        for (mut batch, life) in self.asked.drain(..) {
-            batch.prove(&proof, &life);
-            batch.finish_with(&no_outcome());
-        }
+        self.asked.drain(..).for_each(|stored| stored.settle(&proof));
         self.ask();
     }
 
     /// Nothing of it will be proven.
     pub fn give_up(&mut self, why: &str) {
         (self.link, self.asking) = (None, None);
-        for (mut batch, life) in self.asked.drain(..).chain(self.waiting.drain(..)) {
-            batch.prove(&Proof::none(why), &life);
-            batch.finish_with(&no_outcome());
-        }
+        let none = Proof::none(why);
+        self.asked.drain(..).chain(self.waiting.drain(..)).for_each(|stored| stored.settle(&none));
     }
 
     pub fn is_empty(&self) -> bool {
@@ -122,10 +157,9 @@ impl Unproven {
         }
         self.asked = std::mem::take(&mut self.waiting);
         let mut question = Question::default();
-        self.asked.iter().for_each(|(batch, _)| question.merge(batch.question()));
-        // Any group will do: all of them are on this server.
-        let group = self.asked.last().map_or(0, |(batch, _)| batch.group);
-        self.asking = Some(ask(self.host.clone(), self.link.take(), group, question).boxed());
+        self.asked.iter().for_each(|stored| question.merge(stored.question()));
+        let key = self.asked.last().map(|stored| stored.key(&self.host)).unwrap_or_default();
+        self.asking = Some(ask(self.host.clone(), self.link.take(), key, question).boxed());
     }
 }
 
@@ -134,7 +168,7 @@ fn no_outcome() -> StoreError {
 }
 
 /// Asks over the link, or over a fresh one; gives the link back if it can be used again.
-async fn ask(host: Arc<Host>, link: Option<Link>, group: u16, question: Question) -> (Option<Link>, Proof) {
+async fn ask(host: Arc<Host>, link: Option<Link>, key: String, question: Question) -> (Option<Link>, Proof) {
     let patience = host.options.replica_wait;
     let mut link = match link.filter(|link| !link.has_ended()) {
         Some(link) => link,
@@ -148,7 +182,7 @@ async fn ask(host: Arc<Host>, link: Option<Link>, group: u16, question: Question
         }
     };
     let mut pipeline = redis::pipe();
-    pipeline.cmd("SET").arg(host.names.witness(group)).arg(1);
+    pipeline.cmd("SET").arg(key).arg(1);
     if question.replica {
         pipeline.cmd("WAIT").arg(host.options.replicas).arg(millis(patience));
     }

@@ -14,6 +14,7 @@ use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::calls;
 use super::flight::{Answered, Errand, Flight, Packer, launch};
 use super::greeting::{Greeting, Host};
 use super::levels::Levels;
@@ -204,6 +205,8 @@ impl Writer {
                     let group = self.host.names.group_of(one.ask.topic());
                     packer.cursor(if self.greeting.facts.is_cluster { group } else { 0 }, one);
                 }
+                Job::Call(call) => packer.call(call),
+                Job::Prove(doubt) => self.unproven.doubt(doubt),
                 Job::Close(done) => return Some(done),
             }
             let full = packer.messages() >= PIPELINE_MESSAGES || packer.bytes() >= PIPELINE_BYTES;
@@ -246,6 +249,7 @@ impl Writer {
                 }
                 Errand::Read { answer: to, .. } => drop(to.send(Stretch::decode(answer))),
                 Errand::Cursors(call) => call.settle(answer, self.host.scripts.cursors.each),
+                Errand::Call { answer: to, .. } => calls::settle(to, answer, &self.greeting.facts.life, self.writes),
                 Errand::Probe => trouble = trouble.and(self.probed(&answer)),
                 Errand::Load => {}
             }
@@ -301,6 +305,7 @@ impl Writer {
                 let _ = answer.send(Err(StoreError::Unavailable(text)));
             }
             Errand::Cursors(call) => call.refuse(error),
+            Errand::Call { answer, .. } => drop(answer.send(Err(error.clone()))),
             Errand::Probe | Errand::Load => {}
         }
     }

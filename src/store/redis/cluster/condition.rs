@@ -15,7 +15,7 @@ impl Router {
         let uncovered = self.lanes.iter().filter(|lane| lane.home.is_none()).count();
         if uncovered > 0 {
             is_doubtful = true;
-            trouble = Some(format!("no server of the cluster has the slots of {uncovered} groups of topics"));
+            trouble = Some(format!("no server of the cluster has the slots of {uncovered} groups of topics or queues"));
         }
         for (place, node) in &self.nodes {
             let condition = node.state.condition();

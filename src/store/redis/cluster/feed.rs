@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use redis::{Cmd, PushInfo, PushKind, Value};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -21,9 +20,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::domain::name::Topic;
 use crate::endpoint::{Chart, Link, Place, Use};
-use crate::store::redis::feed::{Feed, PORTION, RENEWALS, decode};
+use crate::store::redis::feed::{Feed, PORTION, RENEWALS, hear};
 use crate::store::redis::greeting::Host;
-use crate::store::redis::keys::{self, Keys};
+use crate::store::redis::keys::{self, Keys, Kind};
 use crate::store::redis::queue::State;
 use crate::store::redis::scripts::{Dice, millis, text_of};
 use crate::store::redis::watched::{Line, Watched};
@@ -35,6 +34,7 @@ const REFUSED: Duration = Duration::from_millis(50);
 
 /// What all lines share.
 struct Lines {
+    kind: Kind,
     host: Arc<Host>,
     chart: Chart,
     watched: Arc<Watched>,
@@ -56,15 +56,15 @@ impl Drop for Running {
     }
 }
 
-pub fn open(host: Arc<Host>, chart: Chart, state: Arc<State>, runtime: &Handle) -> Feed {
-    let deal = Arc::new(Mutex::new(vec![NOWHERE; usize::from(host.names.count())]));
+pub fn open(kind: Kind, host: Arc<Host>, chart: Chart, state: Arc<State>, runtime: &Handle) -> Feed {
+    let deal = Arc::new(Mutex::new(vec![NOWHERE; usize::from(host.names.places(kind))]));
     let (dealt, names) = (deal.clone(), host.names.clone());
     let line_of = move |topic: &Topic| {
         let lines = dealt.lock().unwrap_or_else(PoisonError::into_inner);
-        lines[usize::from(names.group_of(topic))]
+        lines[usize::from(names.place_of(kind, topic))]
     };
     let watched = Arc::new(Watched::dealt(host.options.feed_messages, host.options.feed_bytes, line_of));
-    let lines = Lines { host, chart, watched: watched.clone(), deal, troubles: Mutex::default(), state };
+    let lines = Lines { kind, host, chart, watched: watched.clone(), deal, troubles: Mutex::default(), state };
     Feed::of(watched, runtime.spawn(supervise(Arc::new(lines))).abort_handle())
 }
 
@@ -75,8 +75,9 @@ async fn supervise(lines: Arc<Lines>) {
     let mut chart = lines.chart.clone();
     loop {
         let slots = chart.slots();
+        let (kind, names) = (lines.kind, &lines.host.names);
         let owners: Vec<Option<&Place>> =
-            (0..lines.host.names.count()).map(|group| slots.owner(lines.host.names.slot_of(group))).collect();
+            (0..names.places(kind)).map(|place| slots.owner(names.slot_of_place(kind, place))).collect();
         for place in owners.iter().flatten() {
             running.entry((*place).clone()).or_insert_with(|| {
                 count += 1;
@@ -156,7 +157,7 @@ impl Following<'_> {
             let done = tokio::select! {
                 done = self.ask_for(&todo.subscribe, &todo.unsubscribe), if todo.taken > 0 => done,
                 _ = changes.changed(), if todo.taken == 0 => Ok(()),
-                _ = keep.tick(), if todo.taken == 0 => self.keep_records().await,
+                _ = keep.tick(), if todo.taken == 0 && self.lines.kind == Kind::Topics => self.keep_records().await,
                 _ = ping.tick(), if todo.taken == 0 => self.throw().await,
             };
             match done {
@@ -174,9 +175,9 @@ impl Following<'_> {
             // One command takes channels of one slot only.
             let mut groups: HashMap<u16, Cmd> = HashMap::new();
             for topic in topics {
-                let names = &self.lines.host.names;
-                let command = groups.entry(names.group_of(topic)).or_insert_with(|| redis::cmd(word));
-                command.arg(names.channel(topic));
+                let (kind, names) = (self.lines.kind, &self.lines.host.names);
+                let command = groups.entry(names.place_of(kind, topic)).or_insert_with(|| redis::cmd(word));
+                command.arg(names.channel_of(kind, topic));
             }
             for command in groups.into_values() {
                 self.say(command).await?;
@@ -266,11 +267,8 @@ impl Lines {
 fn on_push(lines: &Lines, line: Line, connection: u64, thrown: &watch::Sender<u64>, info: PushInfo) {
     let watched = &lines.watched;
     match (info.kind, <[Value; 2]>::try_from(info.data)) {
-        (PushKind::SMessage, Ok([_, Value::BulkString(payload)])) => {
-            let payload = Bytes::from(payload);
-            if let Some((fed, name, body)) = decode(&payload) {
-                watched.message(line, connection, name, fed, payload.slice(body..));
-            }
+        (PushKind::SMessage, Ok([channel, Value::BulkString(payload)])) => {
+            hear(lines.kind, watched, line, connection, &channel, payload.into());
         }
         (PushKind::SSubscribe, Ok([channel, _])) => {
             if let Some(name) = text_of(&channel).and_then(Keys::topic_of) {

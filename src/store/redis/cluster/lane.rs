@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::domain::store::{Append, StoreError};
 use crate::endpoint::Place;
+use crate::store::redis::calls::ForeignCall;
 use crate::store::redis::cursors::Use;
 use crate::store::redis::pages::{Ask, Stretch};
 use crate::store::redis::queue::Weight;
@@ -40,6 +41,7 @@ pub enum Work {
         weight: Weight,
     },
     Cursor(Use),
+    Call(ForeignCall),
 }
 
 /// Why a server did not carry a call out, if the call should be tried elsewhere or later.
@@ -80,6 +82,8 @@ pub fn text_of(error: Option<&StoreError>) -> String {
 
 #[derive(Default)]
 pub struct Lane {
+    /// The slot of all its keys.
+    pub slot: u16,
     /// Who serves the slot.
     pub home: Option<Place>,
     flying: usize,
@@ -113,6 +117,10 @@ pub struct Next {
 }
 
 impl Lane {
+    pub fn of(slot: u16) -> Lane {
+        Lane { slot, ..Lane::default() }
+    }
+
     /// Whether a new piece may be sent at once.
     pub fn is_clear(&self) -> bool {
         self.trouble.is_none()
@@ -205,6 +213,11 @@ impl Lane {
     fn take_overtaken(&mut self) -> Vec<(Piece, String)> {
         let Some(stored) = self.stored else { return Vec::new() };
         let mut overtaken = Vec::new();
+        let why = || "the slot moved, and newer calls came first".to_string();
+        let is_late = |piece: &Piece| matches!(piece.work, Work::Call(_)) && (piece.number, usize::MAX) < stored;
+        let (late, rest) = std::mem::take(&mut self.held).into_iter().partition::<Vec<_>, _>(is_late);
+        self.held = rest.into();
+        overtaken.extend(late.into_iter().map(|piece| (piece, why())));
         for piece in &mut self.held {
             let Work::Append { whole, items } = &mut piece.work else { continue };
             let (late, rest) =
@@ -213,10 +226,7 @@ impl Lane {
             let late: Vec<_> = late;
             if !late.is_empty() {
                 let work = Work::Append { whole: *whole, items: late };
-                overtaken.push((
-                    Piece { number: piece.number, work },
-                    "the slot moved, and newer messages came first".into(),
-                ));
+                overtaken.push((Piece { number: piece.number, work }, why()));
             }
         }
         self.held.retain(|piece| !matches!(&piece.work, Work::Append { items, .. } if items.is_empty()));
@@ -248,7 +258,7 @@ mod tests {
     fn shown(pieces: impl IntoIterator<Item = Piece>) -> Vec<(u64, Vec<usize>)> {
         let places = |piece: Piece| match piece.work {
             Work::Append { items, .. } => (piece.number, items.into_iter().map(|(place, _)| place).collect()),
-            Work::Read { .. } | Work::Cursor(_) => (piece.number, Vec::new()),
+            Work::Read { .. } | Work::Cursor(_) | Work::Call(_) => (piece.number, Vec::new()),
         };
         pieces.into_iter().map(places).collect()
     }

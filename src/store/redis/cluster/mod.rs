@@ -10,6 +10,7 @@ pub(super) mod feed;
 mod lane;
 mod masters;
 mod node;
+mod others;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use self::lane::{Elsewhere, Lane, Next, Piece, Work, text_of};
 pub(super) use self::masters::greet;
 use self::node::Node;
+use super::calls::{ForeignCall, Told};
 use super::cursors::Use;
 use super::greeting::Host;
 use super::pages::{Ask, Stretch};
@@ -47,8 +49,9 @@ pub(super) struct Router {
     state: Arc<State>,
     jobs: mpsc::Receiver<Job>,
     nodes: HashMap<Place, Node>,
-    /// One for each group.
+    /// One for each group, and then one for each slot that calls of others have had.
     lanes: Vec<Lane>,
+    others: HashMap<u16, usize>,
     wholes: Slab<Batch>,
     flights: FuturesUnordered<BoxFuture<'static, Landed>>,
     pieces: u64,
@@ -66,11 +69,12 @@ enum Answer {
     Append(Vec<Outcome>),
     Read(Result<Stretch, StoreError>),
     Cursor(Result<cursors::Answer, CursorError>),
+    Call(Told),
 }
 
 impl Router {
     pub fn new(host: Arc<Host>, chart: Chart, state: Arc<State>, jobs: mpsc::Receiver<Job>) -> Router {
-        let lanes = (0..host.names.count()).map(|_| Lane::default()).collect();
+        let lanes = (0..host.names.count()).map(|group| Lane::of(host.names.slot_of(group))).collect();
         let mut router = Router {
             host,
             chart,
@@ -78,6 +82,7 @@ impl Router {
             jobs,
             nodes: HashMap::new(),
             lanes,
+            others: HashMap::new(),
             wholes: Slab::new(),
             flights: FuturesUnordered::new(),
             pieces: 0,
@@ -141,27 +146,32 @@ impl Router {
                 }
                 let whole = self.wholes.insert(batch);
                 for (group, items) in groups {
-                    self.begin(group, Work::Append { whole, items });
+                    self.begin(group.into(), Work::Append { whole, items });
                 }
             }
             Job::Read(ask, answer, weight) => {
                 let group = self.host.names.group_of(&ask.topic);
-                self.begin(group, Work::Read { ask, answer, weight });
+                self.begin(group.into(), Work::Read { ask, answer, weight });
             }
             Job::Cursor(one) => {
                 let group = self.host.names.group_of(one.ask.topic());
-                self.begin(group, Work::Cursor(one));
+                self.begin(group.into(), Work::Cursor(one));
             }
+            Job::Call(call) => {
+                let lane = self.lane_of(call.slot);
+                self.begin(lane, Work::Call(call));
+            }
+            Job::Prove(doubt) => self.prove(doubt),
             Job::Close(_) => {}
         }
     }
 
-    fn begin(&mut self, group: u16, work: Work) {
+    fn begin(&mut self, group: usize, work: Work) {
         self.pieces += 1;
         let piece = Piece { number: self.pieces, work };
-        let lane = &mut self.lanes[usize::from(group)];
+        let lane = &mut self.lanes[group];
         if lane.is_clear() {
-            self.send(usize::from(group), piece, None);
+            self.send(group, piece, None);
         } else {
             lane.hold(piece);
         }
@@ -231,6 +241,17 @@ impl Router {
                 }
                 .boxed()
             }
+            Work::Call(call) => {
+                let (answer, answered) = oneshot::channel();
+                let (command, slot, weight) = (call.command.clone(), call.slot, Weight::none(&self.state));
+                node.put(Job::Call(ForeignCall { command, slot, asking, answer, weight }));
+                async move {
+                    let lost = || Err(StoreError::Unconfirmed("the connection was given up".into()));
+                    let answer = Answer::Call(answered.await.unwrap_or_else(|_| lost()));
+                    Landed { group, piece: Piece { number, work: Work::Call(call) }, answer }
+                }
+                .boxed()
+            }
         };
         self.flights.push(landing);
     }
@@ -271,6 +292,16 @@ impl Router {
                     None => one.settle(answer),
                 }
             }
+            (Work::Call(call), Answer::Call(told)) => match told.as_ref().err().and_then(Elsewhere::of) {
+                Some(elsewhere) => {
+                    let text = text_of(told.as_ref().err());
+                    bounced = Some((Work::Call(call), text, elsewhere));
+                }
+                None => {
+                    stored = told.is_ok().then_some(usize::MAX);
+                    let _ = call.answer.send(told);
+                }
+            },
             _ => unreachable!("a piece is answered in its own kind"),
         }
         if let Some((work, why, elsewhere)) = bounced {
@@ -301,6 +332,7 @@ impl Router {
             }
             Work::Read { answer, .. } => drop(answer.send(Err(error))),
             Work::Cursor(one) => one.refuse(&error),
+            Work::Call(call) => drop(call.answer.send(Err(error))),
         }
     }
 
@@ -329,8 +361,8 @@ impl Router {
     /// Points each group to the server of its slot.
     fn follow_chart(&mut self) {
         let (slots, now) = (self.chart.slots(), Instant::now());
-        for (group, lane) in self.lanes.iter_mut().enumerate() {
-            lane.home = slots.owner(self.host.names.slot_of(group as u16)).cloned();
+        for lane in &mut self.lanes {
+            lane.home = slots.owner(lane.slot).cloned();
             lane.hurry(now);
             if let Some(place) = &lane.home
                 && !self.nodes.contains_key(place)
