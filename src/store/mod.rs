@@ -166,13 +166,15 @@ async fn open_any(url: &str, options: Options) -> Result<Opened, OpenError> {
                 replica_wait: options.replica_wait,
                 fsync: options.fsync,
                 cursors: options.cursors,
+                queues: options.queues,
                 feed_messages: options.feed_capacity,
                 connect_timeout: options.connect_timeout,
                 response_timeout: options.response_timeout,
                 ..redis::RedisOptions::default()
             };
             let store = redis::open(url, own).await?;
-            Ok(Opened { cursors: store.cursors(), queues: None, store: Arc::new(store), embedded_dead: None })
+            let queues = Some(store.queues());
+            Ok(Opened { cursors: store.cursors(), queues, store: Arc::new(store), embedded_dead: None })
         }
         _ => Err(OpenError::Unknown(without_password(url))),
     }

@@ -16,6 +16,7 @@ mod levels;
 mod lives;
 mod pages;
 mod queue;
+mod queues;
 mod scripts;
 #[cfg(test)]
 mod tests;
@@ -40,12 +41,14 @@ use self::levels::{Levels, Verdict};
 use self::lives::Lives;
 use self::pages::{Ask, Guess, Judged};
 use self::queue::{Batch, Entrance, Job, State, queue};
+use self::queues::{Keeper, RedisQueues};
 use self::scripts::Scripts;
 use self::topics::Outcome;
 use self::writer::Writer;
 use crate::domain::cursor::{CursorBounds, Cursors};
 use crate::domain::message::Durability;
 use crate::domain::name::Topic;
+use crate::domain::queue::{QueueKeeper, QueueRules};
 use crate::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Retention, Store, StoreError, StoreStatus, Watch,
 };
@@ -72,6 +75,7 @@ pub struct RedisOptions {
     /// What the operator says of `appendfsync`, where the server does not tell.
     pub fsync: Option<String>,
     pub cursors: CursorBounds,
+    pub queues: QueueRules,
     pub connect_timeout: Duration,
     /// How long an answer may take before the connection is gives up.
     pub response_timeout: Duration,
@@ -102,6 +106,7 @@ impl Default for RedisOptions {
             replica_wait: Duration::from_secs(1),
             fsync: None,
             cursors: CursorBounds::default(),
+            queues: QueueRules::default(),
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(5),
             ping: Duration::from_secs(2),
@@ -148,6 +153,7 @@ pub struct RedisStore {
     entrance: Entrance,
     runtime: Handle,
     feed: Mutex<Option<Feed>>,
+    queues: Arc<Keeper>,
 }
 
 /// Opens a store at one of the `endpoint::FORMS`.
@@ -173,7 +179,7 @@ pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenEr
         let state = Arc::new(State::new(levels));
         let (entrance, jobs) = queue(state.clone(), host.options.queue_messages, host.options.queue_bytes);
         runtime.spawn(Router::new(host.clone(), chart.clone(), state.clone(), jobs).run());
-        return Ok(RedisStore { host, chart: Some(chart), state, entrance, runtime, feed: Mutex::new(None) });
+        return Ok(RedisStore::new(host, Some(chart), state, entrance, runtime));
     }
     let (link, greeting) = host.greet(host.options.connect_timeout, None).await?;
     let levels = Levels::new(&greeting.facts, &host.options, host.may_have_replicas(&greeting.facts));
@@ -183,7 +189,7 @@ pub async fn open(url: &str, options: RedisOptions) -> Result<RedisStore, OpenEr
     let (entrance, jobs) = queue(state.clone(), host.options.queue_messages, host.options.queue_bytes);
     let writer = Writer::new(host.clone(), greeting, state.clone(), jobs);
     runtime.spawn(writer.run(link));
-    Ok(RedisStore { host, chart: None, state, entrance, runtime, feed: Mutex::new(None) })
+    Ok(RedisStore::new(host, None, state, entrance, runtime))
 }
 
 /// Whether the settings promise what this Redis can keep. Replicas may be away and come back; settings do not.
@@ -214,6 +220,23 @@ fn check_level(host: &Host, greeting: &Greeting, levels: &Levels) -> Result<(), 
 }
 
 impl RedisStore {
+    fn new(
+        host: Arc<Host>,
+        chart: Option<Chart>,
+        state: Arc<State>,
+        entrance: Entrance,
+        runtime: Handle,
+    ) -> RedisStore {
+        let queues = Keeper::new(host.clone(), chart.clone(), state.clone(), entrance.clone(), runtime.clone());
+        RedisStore { host, chart, state, entrance, runtime, feed: Mutex::new(None), queues: Arc::new(queues) }
+    }
+
+    /// Its queues, whose calls go over the same connections.
+    pub fn queues(&self) -> QueueKeeper {
+        let queues = Arc::new(RedisQueues(self.queues.clone()));
+        QueueKeeper { queues: queues.clone(), admin: queues }
+    }
+
     /// Its cursors, which wait for Redis in the same queue.
     pub fn cursors(&self) -> Arc<dyn Cursors> {
         Arc::new(Desk(Arc::new(self.entrance.clone())))
@@ -345,7 +368,15 @@ impl Store for RedisStore {
         if let Some(feed) = self.feed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
             feed.end();
         }
-        self.entrance.close()
+        // Nothing new is taken; what waits before a queue goes first.
+        let Some(calm) = self.queues.close() else { return self.entrance.close() };
+        self.state.condition().away = Some("the store is closed".into());
+        let entrance = self.entrance.clone();
+        let closing = self.runtime.spawn(async move {
+            calm.await;
+            entrance.close().await;
+        });
+        closing.map(drop).boxed()
     }
 }
 

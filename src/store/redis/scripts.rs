@@ -9,6 +9,7 @@ use crate::domain::cursor::CursorBounds;
 use crate::domain::position::{Epoch, MAX_OFFSET, Position};
 use crate::domain::store::{Retention, StoreError};
 use crate::domain::topic::{Rule, Rules, TopicSettings};
+use crate::store::redis::queues;
 
 /// No bound of time is longer than this, so that Redis can add it to its clock.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -24,6 +25,7 @@ pub(super) struct Scripts {
     pub append: Lua,
     pub read: Lua,
     pub cursor: Lua,
+    pub queues: queues::Scripts,
     pub cursors: CursorBounds,
     pub rules: Rules,
     window: String,
@@ -34,14 +36,12 @@ pub(super) struct Scripts {
 impl Scripts {
     pub fn new(retention: &Retention, rules: &[Rule], cursors: CursorBounds, sharded: bool) -> Scripts {
         let publish = if sharded { "SPUBLISH" } else { "PUBLISH" };
-        let lua = |own: &str| {
-            let text = format!("local PUBLISH = '{publish}'\n{}{own}", include_str!("common.lua"));
-            Lua { digest: Script::new(&text).get_hash().to_string(), text }
-        };
+        let lua = |own: &str| Lua::new(format!("local PUBLISH = '{publish}'\n{}{own}", include_str!("common.lua")));
         Scripts {
             append: lua(include_str!("append.lua")),
             read: lua(include_str!("read.lua")),
             cursor: lua(include_str!("cursor.lua")),
+            queues: queues::Scripts::new(publish),
             cursors,
             rules: Rules::new(retention.into(), rules),
             window: millis(retention.idempotency_window),
@@ -52,12 +52,20 @@ impl Scripts {
 
 impl Scripts {
     /// Commands that make Redis know them all.
-    pub fn load(&self) -> [Cmd; 3] {
-        [self.append.load(), self.read.load(), self.cursor.load()]
+    pub fn load(&self) -> Vec<Cmd> {
+        [&self.append, &self.read, &self.cursor].into_iter().chain(self.queues.all()).map(Lua::load).collect()
     }
 }
 
 impl Lua {
+    pub fn new(text: String) -> Lua {
+        Lua { digest: Script::new(&text).get_hash().to_string(), text }
+    }
+
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
     /// A command that makes Redis know the script.
     fn load(&self) -> Cmd {
         let mut cmd = redis::cmd("SCRIPT");
@@ -115,6 +123,7 @@ pub(super) fn refusal(text: &str) -> StoreError {
     let text = text.trim();
     match text.split_whitespace().next().unwrap_or_default().trim_end_matches(':') {
         "OOM" => StoreError::Full(format!("Redis is at its maxmemory ({text})")),
+        "FULL" => StoreError::Full(text.trim_start_matches("FULL ").into()),
         "MISCONF" if text.contains("No space") => StoreError::Full(text.into()),
         "READONLY" | "LOADING" | "MASTERDOWN" | "BUSY" | "NOREPLICAS" | "MISCONF" | "CLUSTERDOWN" | "TRYAGAIN"
         | "NOSCRIPT" | "HELD" | "MOVED" | "ASK" => StoreError::Unavailable(text.into()),
