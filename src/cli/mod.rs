@@ -9,9 +9,13 @@ mod doctor;
 mod health;
 mod hub;
 mod output;
+mod program;
 mod publish;
+mod queue;
 mod settings;
+mod socket;
 mod subscribe;
+mod work;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -89,6 +93,8 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>, acts: Acts) -> ExitCo
         Some(("publish", flags)) => client(flags, publish::run),
         Some(("subscribe", flags)) => client(flags, subscribe::run),
         Some(("cursor", flags)) => client(flags, cursor::run),
+        Some(("queue", flags)) => client(flags, queue::run),
+        Some(("work", flags)) => client(flags, work::run),
         Some(("health", flags)) => client(flags, health::run),
         Some(("doctor", flags)) => client(flags, doctor::run),
         Some(("ingest", flags)) => client(dead_flags(flags), dead::run),
@@ -122,6 +128,11 @@ fn command() -> Command {
             "cursor",
             "Places in topics that a hub remembers: list, show, set, delete",
         ))
+        .subcommand(client_command::<queue::Arguments>(
+            "queue",
+            "Queues and their jobs: create, put, take, look, send dead letters back",
+        ))
+        .subcommand(client_command::<work::Arguments>("work", "Take jobs of a queue and have a program do them"))
         .subcommand(client_command::<health::Arguments>("health", "Ask a hub how it is; exit 0 if it lives, else 1"))
         .subcommand(client_command::<doctor::Arguments>(
             "doctor",

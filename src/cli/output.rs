@@ -21,3 +21,8 @@ pub fn notice(text: &str) {
         let _ = writeln!(out, "fanfare: {text}");
     }
 }
+
+/// Passes on what a program says to people.
+pub fn pass(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

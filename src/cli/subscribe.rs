@@ -6,26 +6,16 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use futures::{SinkExt, StreamExt};
 use reqwest::Url;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
-use tungstenite::client::IntoClientRequest;
-use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tungstenite::{Error, Message};
 
 use super::commits::Commits;
 use super::hub::Address;
+use super::socket::{self, CONNECT_TIME, Ended, FIRST_WAIT, Socket, Waits, connect, on_close, patience};
 use super::{Exit, Stop, output};
 use crate::document::{self, Members, quote};
 use crate::domain::error::Reason;
-use crate::protocol::NATIVE;
 
-const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// Waits between attempts to come back, doubled each time, with chance added so that many do not come at once.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// A line is dead when this many of the hub's pings did not come.
-const PINGS: f64 = 2.5;
 /// Deeper than any frame.
 const DEPTH: usize = 256;
 
@@ -93,16 +83,13 @@ impl Since {
     }
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
 pub async fn run(arguments: Arguments) -> Result<(), Stop> {
     if arguments.after.is_some() && arguments.topics.len() > 1 {
         return Err(Stop::new(Exit::Usage, "--after is a position of one topic; subscribe to the others apart"));
     }
-    let mut url = arguments.address.url()?.join("ws").map_err(|e| Stop::new(Exit::Usage, e.to_string()))?;
-    url.set_scheme("ws").map_err(|()| Stop::new(Exit::Usage, "the address cannot be one of a WebSocket"))?;
+    let url = socket::address(&arguments.address)?;
     let mut follower = Follower::new(&arguments);
-    let mut wait = FIRST_WAIT;
+    let mut waits = Waits::new();
     let mut reached = false;
     loop {
         match follower.follow(&url).await {
@@ -110,22 +97,15 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
             Ok(Ended::Lost(why)) => {
                 if std::mem::take(&mut follower.greeted) {
                     reached = true;
-                    wait = FIRST_WAIT;
+                    waits.begin_again();
                 }
                 output::notice(&format!("{why}; coming back"));
             }
             Err(stop) if stop.exit == Exit::Unreachable && reached => {}
             Err(stop) => return Err(stop),
         }
-        tokio::time::sleep(wait.mul_f64(0.5 + chance())).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        tokio::time::sleep(waits.next()).await;
     }
-}
-
-enum Ended {
-    Done,
-    /// Come back and resume.
-    Lost(String),
 }
 
 /// What is known of the topics over all connections.
@@ -299,8 +279,7 @@ impl<'a> Follower<'a> {
         }
         if frame.has("hello") {
             self.greeted = true;
-            let ping = frame.take("ping").and_then(|raw| raw.get().parse::<f64>().ok()).unwrap_or(60.0);
-            self.patience = Duration::from_secs_f64((ping * PINGS).clamp(1.0, 3600.0));
+            self.patience = patience(frame.take("ping").and_then(|raw| raw.get().parse().ok()));
         }
         if frame.has("data") && topic.is_some() {
             output::line(text)?;
@@ -329,34 +308,6 @@ impl<'a> Follower<'a> {
             _ => Err(Stop::new(Exit::Failed, text)),
         }
     }
-}
-
-async fn connect(url: &Url) -> Result<Socket, Stop> {
-    let unreachable = |why: String| Stop::new(Exit::Unreachable, format!("{url} was not reached: {why}"));
-    let mut request = url.as_str().into_client_request().map_err(|e| Stop::new(Exit::Usage, e.to_string()))?;
-    // With our subprotocol the hub tells a refusal by a close code.
-    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, NATIVE.parse().expect("its name is a token"));
-    match timeout(CONNECT_TIME, connect_async(request)).await {
-        Ok(Ok((socket, _))) => Ok(socket),
-        Ok(Err(Error::Http(answer))) => {
-            let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-            let exit = if answer.status().is_server_error() { Exit::Unreachable } else { Exit::Failed };
-            Err(Stop::new(exit, format!("{url} answers {}: {body:.300}", answer.status())))
-        }
-        Ok(Err(error)) => Err(unreachable(error.to_string())),
-        Err(_) => Err(unreachable(format!("no answer within {} s", CONNECT_TIME.as_secs()))),
-    }
-}
-
-/// 4500 and above are final; anything else invites back.
-fn on_close(code: u16, reason: &str) -> Result<Ended, Stop> {
-    let text = format!("the hub closed the connection: {code} {reason}");
-    if (4500..5000).contains(&code) { Err(Stop::new(Exit::Failed, text)) } else { Ok(Ended::Lost(text)) }
-}
-
-/// A number from 0 to 1.
-fn chance() -> f64 {
-    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use folder::{find_folder, state_folder};
 use judge::{judge_demo, judge_serve, judge_together};
 
 pub use docs::{markdown, redacted, toml};
-pub use queues::QueueRule;
+pub use queues::{QueueRule, queue_fields};
 pub use table::{SETTINGS, Setting};
 
 use crate::domain::cursor::CursorBounds;

@@ -110,6 +110,20 @@ pub fn of(pattern: &str, texts: &[(String, String)]) -> Result<QueueRule, String
     if faults.is_empty() { Ok(rule) } else { Err(faults.join("; ")) }
 }
 
+/// Single settings as a rule says them, in their order; the bounds are left to whoever gets them.
+pub fn queue_fields(texts: &[(String, String)]) -> Result<Vec<(&'static str, Value)>, String> {
+    let any: Pattern = "**".parse().map_err(|error: BadPattern| error.to_string())?;
+    let mut rule = QueueRule { pattern: any, like: None, fields: Vec::new() };
+    for (name, text) in texts {
+        if name == "like" {
+            return Err("like: a preset stands apart".into());
+        }
+        put(&mut rule, name, text)?;
+    }
+    rule.fields.sort_by_key(|(name, _)| FIELDS.iter().position(|field| field.name == *name));
+    Ok(rule.fields)
+}
+
 fn put(rule: &mut QueueRule, name: &str, text: &str) -> Result<(), String> {
     match name {
         "like" => {

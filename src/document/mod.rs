@@ -19,4 +19,4 @@ pub use job::{Asked, JobTerms, asked};
 pub use members::{Members, json_problem, value};
 pub use moment::{now, since, take_since};
 pub use read::{Content, Document, Item, durability, fields, many, one, seconds, seconds_of};
-pub use settings::{read_settings, write_settings};
+pub use settings::{read_settings, write_settings, write_some};

@@ -59,14 +59,24 @@ pub fn read_settings(text: &[u8], base: &QueueSettings) -> Result<QueueSettings,
 
 /// All settings that hold, on one line: what `read_settings` makes the same of, whatever its base.
 pub fn write_settings(settings: &QueueSettings) -> String {
+    let all: Vec<_> = FIELDS.iter().map(|field| (field.name, field.read(settings))).collect();
+    write_some(None, &all)
+}
+
+/// A document that says these and no others, over a preset where there is one.
+pub fn write_some(like: Option<&str>, fields: &[(&str, Value)]) -> String {
     let mut out = String::from("{");
-    for field in FIELDS {
+    if let Some(preset) = like {
+        out.push_str("\"like\":");
+        quote_into(&mut out, preset);
+    }
+    for (name, value) in fields {
         if out.len() > 1 {
             out.push(',');
         }
-        quote_into(&mut out, field.name);
+        quote_into(&mut out, name);
         out.push(':');
-        write_value(&mut out, &field.read(settings));
+        write_value(&mut out, value);
     }
     out.push('}');
     out

@@ -1,0 +1,498 @@
+//! `fanfare work`: takes jobs of a queue and has a program do them.
+//!
+//! Jobs come over a WebSocket within a credit. Each run of the program gets up to `--batch` of them, one JSON line each; its
+//! exit code answers those that it has not answered itself. What runs is held by extending its leases. A line that is cut
+//! gives the jobs of its connection back; what runs then goes on, and its answers are told to be too late.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use clap::Args;
+use futures::{SinkExt, StreamExt};
+use reqwest::Url;
+use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tungstenite::{Error, Message};
+
+use super::hub::Address;
+use super::program::{self, About, End};
+use super::socket::{self, Ended, Socket, Waits, connect, on_close, patience};
+use super::{Exit, Stop, output};
+use crate::document::quote;
+use crate::domain::error::Reason;
+use crate::domain::queue::MOST_AT_ONCE;
+
+/// How long the first job of a batch waits for others.
+const GATHER: Duration = Duration::from_millis(50);
+/// Answers of programs that wait to be sent.
+const AHEAD: usize = 1_000;
+/// Verbs with which a program answers for single jobs.
+const ANSWERS: [&str; 5] = ["ack", "nack", "nak", "term", "extend"];
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    address: Address,
+    /// The queue to work on
+    queue: String,
+    /// What the shell is to run; jobs come as JSON lines on its standard input
+    #[arg(long, value_name = "CMD")]
+    exec: String,
+    /// Jobs that one run gets at most
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    batch: u16,
+    /// Jobs held at once; as many programs run as batches fit in [default: one batch]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    credit: Option<u16>,
+    /// How long a job is held without being extended, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    lease: Option<f64>,
+}
+
+pub async fn run(arguments: Arguments) -> Result<(), Stop> {
+    let url = socket::address(&arguments.address)?;
+    let wrong = |error: std::io::Error| Stop::new(Exit::Failed, format!("signals: {error}"));
+    let signals = Signals {
+        term: signal(SignalKind::terminate()).map_err(wrong)?,
+        int: signal(SignalKind::interrupt()).map_err(wrong)?,
+    };
+    let mut worker = Worker::new(&arguments, arguments.address.url()?.to_string(), signals);
+    let mut waits = Waits::new();
+    let mut reached = false;
+    loop {
+        match worker.work(&url).await {
+            Ok(Ended::Done) => return Ok(()),
+            Ok(Ended::Lost(why)) => {
+                if std::mem::take(&mut worker.greeted) {
+                    reached = true;
+                    waits.begin_again();
+                }
+                worker.forget();
+                output::notice(&format!("{why}; coming back"));
+            }
+            Err(stop) if stop.exit == Exit::Unreachable && reached => {}
+            Err(stop) => return Err(stop),
+        }
+        if worker.pass_away(waits.next()).await {
+            return Ok(());
+        }
+    }
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// A job that was taken, as its frame says.
+struct Held {
+    tag: String,
+    job: String,
+    tries: u64,
+    lease: Duration,
+    line: String,
+}
+
+/// A run of the program.
+struct Run {
+    /// The tags that are still to be answered.
+    open: Vec<String>,
+    lease: Duration,
+    extend_at: Instant,
+    group: Option<u32>,
+}
+
+enum News {
+    Line(String),
+    End(End),
+}
+
+struct Worker<'a> {
+    arguments: &'a Arguments,
+    url: String,
+    signals: Signals,
+    /// Taken, and not begun.
+    waiting: VecDeque<Held>,
+    gather_until: Instant,
+    runs: HashMap<u64, Run>,
+    number: u64,
+    news: mpsc::Receiver<(u64, News)>,
+    tell: mpsc::Sender<(u64, News)>,
+    /// It takes no more, and ends when all that runs has ended.
+    ending: bool,
+    greeted: bool,
+    patience: Duration,
+    /// Bytes of a frame that the hub takes.
+    most: usize,
+}
+
+impl<'a> Worker<'a> {
+    fn new(arguments: &'a Arguments, url: String, signals: Signals) -> Worker<'a> {
+        let (tell, news) = mpsc::channel(AHEAD);
+        Worker {
+            arguments,
+            url,
+            signals,
+            waiting: VecDeque::new(),
+            gather_until: Instant::now(),
+            runs: HashMap::new(),
+            number: 0,
+            news,
+            tell,
+            ending: false,
+            greeted: false,
+            patience: socket::CONNECT_TIME,
+            most: 64 * 1024,
+        }
+    }
+
+    fn batch(&self) -> usize {
+        self.arguments.batch.into()
+    }
+
+    fn credit(&self) -> usize {
+        self.arguments.credit.unwrap_or(self.arguments.batch).into()
+    }
+
+    async fn work(&mut self, url: &Url) -> Result<Ended, Stop> {
+        let mut socket = connect(url).await?;
+        let queue = quote(&self.arguments.queue);
+        let lease = self.arguments.lease.map(|lease| format!(",\"lease\":{lease}")).unwrap_or_default();
+        let take = format!("{{\"id\":\"take\",\"take\":{queue},\"credit\":{}{lease}}}", self.credit());
+        if let Err(error) = send(&mut socket, take).await {
+            return Ok(Ended::Lost(error.to_string()));
+        }
+        let mut heard = Instant::now();
+        loop {
+            self.begin_runs();
+            if self.ending && self.runs.is_empty() {
+                return Ok(self.untake(&mut socket).await);
+            }
+            let silent_at = heard + self.patience;
+            let wake = self.next_wake().map_or(silent_at, |at| at.min(silent_at));
+            let sent = tokio::select! {
+                frame = socket.next() => {
+                    heard = Instant::now();
+                    match frame {
+                        None => return Ok(Ended::Lost("the connection ended".into())),
+                        Some(Err(error)) => return Ok(Ended::Lost(error.to_string())),
+                        Some(Ok(Message::Text(text))) => match self.on_frame(&text)? {
+                            Some(ended) => return Ok(ended),
+                            None => Ok(()),
+                        },
+                        Some(Ok(Message::Close(Some(close)))) => return on_close(close.code.into(), &close.reason),
+                        Some(Ok(_)) => Ok(()),
+                    }
+                }
+                Some((number, news)) = self.news.recv() => match self.on_news(number, news) {
+                    Some(frames) => send_all(&mut socket, frames).await,
+                    None => Ok(()),
+                },
+                () = self.signals.next() => match self.on_signal() {
+                    true => return Ok(Ended::Done),
+                    false => send(&mut socket, format!("{{\"take\":{queue},\"credit\":0}}")).await,
+                },
+                () = tokio::time::sleep_until(wake) => {
+                    if Instant::now() >= silent_at {
+                        return Ok(Ended::Lost(format!("nothing came for {} s", self.patience.as_secs())));
+                    }
+                    let frames = self.extensions(Instant::now());
+                    send_all(&mut socket, frames).await
+                }
+            };
+            if let Err(error) = sent {
+                return Ok(Ended::Lost(error.to_string()));
+            }
+        }
+    }
+
+    /// Gives back what was not begun, and goes.
+    async fn untake(&mut self, socket: &mut Socket) -> Ended {
+        let untake = format!("{{\"id\":\"untake\",\"untake\":{}}}", quote(&self.arguments.queue));
+        let answered = async {
+            send(socket, untake).await.ok()?;
+            loop {
+                let Message::Text(text) = socket.next().await?.ok()? else { continue };
+                let frame: Value = serde_json::from_str(&text).unwrap_or_default();
+                if frame["id"] == "untake" {
+                    return Some(());
+                }
+            }
+        };
+        if timeout(socket::CONNECT_TIME, answered).await.ok().flatten().is_none() {
+            output::notice("what was not begun is not known to be given back; it comes back by itself");
+        }
+        let _ = timeout(socket::FIRST_WAIT, socket.close(None)).await;
+        Ended::Done
+    }
+
+    /// Starts programs while there are jobs for them and room.
+    fn begin_runs(&mut self) {
+        let most = (self.credit() / self.batch()).max(1);
+        while !self.ending && self.runs.len() < most && !self.waiting.is_empty() {
+            if self.waiting.len() < self.batch() && Instant::now() < self.gather_until {
+                return;
+            }
+            let count = self.waiting.len().min(self.batch());
+            let jobs: Vec<Held> = self.waiting.drain(..count).collect();
+            self.begin(jobs);
+        }
+    }
+
+    fn begin(&mut self, jobs: Vec<Held>) {
+        let Some(first) = jobs.first() else { return };
+        let about = About {
+            queue: self.arguments.queue.clone(),
+            url: self.url.clone(),
+            job: first.job.clone(),
+            tries: first.tries,
+        };
+        self.number += 1;
+        let (number, tell) = (self.number, self.tell.clone());
+        let lease = jobs.iter().map(|job| job.lease).min().unwrap_or_default();
+        let lines: String = jobs.iter().map(|job| format!("{}\n", job.line)).collect();
+        let child = program::start(&self.arguments.exec, &about);
+        let group = child.as_ref().ok().and_then(|child| child.id());
+        let open = jobs.into_iter().map(|job| job.tag).collect();
+        self.runs.insert(number, Run { open, lease, extend_at: Instant::now() + lease / 3, group });
+        tokio::spawn(async move {
+            let end = match child {
+                Err(error) => End::Failed(format!("the program was not started: {error}")),
+                Ok(child) => {
+                    let (lines_out, mut lines_in) = mpsc::channel(AHEAD);
+                    let attend = program::attend(child, lines, lines_out);
+                    let hand_on = async {
+                        while let Some(line) = lines_in.recv().await {
+                            let _ = tell.send((number, News::Line(line))).await;
+                        }
+                    };
+                    tokio::join!(attend, hand_on).0
+                }
+            };
+            let _ = tell.send((number, News::End(end))).await;
+        });
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let extend = self.runs.values().filter(|run| !run.open.is_empty()).map(|run| run.extend_at).min();
+        let gather = Some(self.gather_until).filter(|_| !self.waiting.is_empty() && !self.ending);
+        let gather = gather.filter(|at| *at > Instant::now());
+        [extend, gather].into_iter().flatten().min()
+    }
+
+    fn extensions(&mut self, now: Instant) -> Vec<String> {
+        let mut frames = Vec::new();
+        for run in self.runs.values_mut().filter(|run| run.extend_at <= now && !run.open.is_empty()) {
+            run.extend_at = now + run.lease / 3;
+            frames.extend(settle("extend", &run.open, json!({ "by": run.lease.as_secs_f64() })));
+        }
+        frames
+    }
+
+    fn on_frame(&mut self, text: &str) -> Result<Option<Ended>, Stop> {
+        let frame: Value = serde_json::from_str(text)
+            .map_err(|error| Stop::new(Exit::Failed, format!("not a frame of a hub: {error}")))?;
+        let word = |name: &str| frame[name].as_str().unwrap_or_default().to_owned();
+        if frame["hello"].is_string() {
+            self.greeted = true;
+            self.patience = patience(frame["ping"].as_f64());
+            self.most = frame["max"].as_u64().map_or(self.most, |most| most as usize);
+        } else if let Some(tag) = frame["lost"].as_str() {
+            output::notice(&format!("{tag}: its lease has ended; another worker may have it"));
+            self.waiting.retain(|held| held.tag != tag);
+            self.runs.values_mut().for_each(|run| run.open.retain(|open| open != tag));
+        } else if frame["error"].is_string() {
+            let text = format!("{}: {}", word("error"), word("text"));
+            let of_a_job = frame["tag"].is_string() || ANSWERS.contains(&word("for").as_str());
+            return match Reason::parse(&word("error")) {
+                _ if of_a_job => {
+                    output::notice(&format!("{} {}: {text}", word("for"), word("tag")));
+                    Ok(None)
+                }
+                Some(reason) if reason.is_passing() => Ok(Some(Ended::Lost(text))),
+                _ => Err(Stop::new(Exit::Failed, text)),
+            };
+        } else if frame["queue"].is_string() && frame.get("data").is_some() {
+            if self.waiting.is_empty() {
+                self.gather_until = Instant::now() + GATHER;
+            }
+            let lease = Duration::try_from_secs_f64(frame["lease"].as_f64().unwrap_or(30.0)).unwrap_or_default();
+            self.waiting.push_back(Held {
+                tag: word("tag"),
+                job: word("job"),
+                tries: frame["try"].as_u64().unwrap_or(1),
+                lease: lease.max(Duration::from_millis(100)),
+                line: text.to_owned(),
+            });
+        }
+        Ok(None)
+    }
+
+    /// The frames that follow from what a run has told.
+    fn on_news(&mut self, number: u64, news: News) -> Option<Vec<String>> {
+        match news {
+            News::Line(line) => {
+                let run = self.runs.get_mut(&number)?;
+                match answer(&line, &mut run.open, self.most) {
+                    Answer::Frame => Some(vec![line]),
+                    Answer::Wrong(why) => {
+                        output::notice(&format!("{why}: {line:.200}"));
+                        None
+                    }
+                    Answer::None => {
+                        // Whoever reads it may have gone; the jobs are no worse for it.
+                        let _ = output::line(&line);
+                        None
+                    }
+                }
+            }
+            News::End(end) => {
+                let run = self.runs.remove(&number)?;
+                Some(match end {
+                    End::Done => settle("ack", &run.open, json!({})),
+                    End::Failed(why) => settle("nack", &run.open, json!({ "text": why })),
+                })
+            }
+        }
+    }
+
+    /// The first signal ends the taking, the second all. Answers whether it is over.
+    fn on_signal(&mut self) -> bool {
+        if std::mem::replace(&mut self.ending, true) {
+            self.runs.values().filter_map(|run| run.group).for_each(program::kill);
+            return true;
+        }
+        if !self.runs.is_empty() {
+            output::notice("finishing what runs; once more ends it at once");
+        }
+        false
+    }
+
+    /// The connection is gone: so are its deliveries.
+    fn forget(&mut self) {
+        self.waiting.clear();
+        self.runs.values_mut().for_each(|run| run.open.clear());
+    }
+
+    /// Waits before coming back, with an ear for signals and for what ends; answers whether it is over.
+    async fn pass_away(&mut self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        loop {
+            if self.ending && self.runs.is_empty() {
+                return true;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(until), if !self.ending => return false,
+                Some((number, news)) = self.news.recv() => drop(self.on_news(number, news)),
+                () = self.signals.next() => if self.on_signal() {
+                    return true;
+                },
+            }
+        }
+    }
+}
+
+enum Answer {
+    /// A frame for the hub.
+    Frame,
+    /// Meant as one, but it cannot be sent.
+    Wrong(&'static str),
+    /// Something else that the program prints.
+    None,
+}
+
+/// Judges a line of a program, and takes the tags that it answers from those that are open.
+fn answer(line: &str, open: &mut Vec<String>, most: usize) -> Answer {
+    if !line.starts_with('{') {
+        return Answer::None;
+    }
+    let Ok(Value::Object(frame)) = serde_json::from_str::<Value>(line) else { return Answer::None };
+    let mut verbs = ANSWERS.into_iter().filter(|verb| frame.contains_key(*verb));
+    let (Some(verb), None) = (verbs.next(), verbs.next()) else { return Answer::None };
+    let tags: Vec<&str> = match &frame[verb] {
+        Value::String(tag) => vec![tag],
+        Value::Array(tags) => tags.iter().filter_map(Value::as_str).collect(),
+        _ => return Answer::Wrong("an answer names the tag of a job"),
+    };
+    if tags.is_empty() || tags.iter().any(|tag| !open.iter().any(|open| open == tag)) {
+        return Answer::Wrong("an answer for a job that this run does not hold, or has answered");
+    }
+    if line.len() > most {
+        return Answer::Wrong("an answer that is longer than a frame may be");
+    }
+    if verb != "extend" {
+        open.retain(|open| !tags.contains(&open.as_str()));
+    }
+    Answer::Frame
+}
+
+/// Frames that settle these deliveries, as many as one may hold in each.
+fn settle(verb: &str, tags: &[String], more: Value) -> Vec<String> {
+    let frame = |tags: &[String]| {
+        let mut frame = more.clone();
+        frame[verb] = tags.into();
+        frame.to_string()
+    };
+    tags.chunks(MOST_AT_ONCE).map(frame).collect()
+}
+
+async fn send(socket: &mut Socket, frame: String) -> Result<(), Error> {
+    socket.send(Message::text(frame)).await
+}
+
+async fn send_all(socket: &mut Socket, frames: Vec<String>) -> Result<(), Error> {
+    for frame in frames {
+        send(socket, frame).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_program_answers_for_its_own_jobs_once() {
+        let mut open: Vec<String> = ["d1", "d2", "d3"].map(String::from).into();
+        let mut judge = |line: &str| match answer(line, &mut open, 60) {
+            Answer::Frame => "frame",
+            Answer::Wrong(_) => "wrong",
+            Answer::None => "none",
+        };
+        for (line, expected) in [
+            ("working", "none"),
+            ("{\"log\":\"d1\"}", "none"),
+            ("{\"ack\":", "none"),
+            (r#"{"extend":"d1","by":30}"#, "frame"),
+            (r#"{"ack":"d1"}"#, "frame"),
+            (r#"{"ack":"d1"}"#, "wrong"),
+            (r#"{"nack":["d2","d9"]}"#, "wrong"),
+            (r#"{"ack":7}"#, "wrong"),
+            (r#"{"ack":"d2","nack":"d3"}"#, "none"),
+            (r#"{"nack":"d2","text":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}"#, "wrong"),
+            (r#"{"nack":["d2","d3"],"delay":5}"#, "frame"),
+        ] {
+            assert_eq!(judge(line), expected, "{line}");
+        }
+        assert!(open.is_empty());
+    }
+
+    #[test]
+    fn many_deliveries_are_settled_some_at_a_time() {
+        let tags: Vec<String> = (0..150).map(|n| format!("d{n}")).collect();
+        assert_eq!(settle("ack", &tags, json!({})).len(), 2);
+        assert_eq!(settle("nack", &tags[..1], json!({ "text": "x" })), [r#"{"nack":["d0"],"text":"x"}"#]);
+        assert_eq!(settle("ack", &[], json!({})), Vec::<String>::new());
+    }
+}
