@@ -17,6 +17,8 @@ mod model;
 mod modes;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "store_conformance/queues/mod.rs"]
+mod queues;
 #[path = "store_conformance/reads.rs"]
 mod reads;
 #[path = "support/sentinel.rs"]
@@ -160,6 +162,106 @@ macro_rules! timed_cases {
     };
 }
 
+macro_rules! each_queue {
+    ($fresh:path: $($file:ident: $($case:ident)+;)+) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::queues::$file::$case($fresh).await;
+            }
+        )+)+
+    };
+}
+
+/// The cases of queues, for every store that keeps any.
+macro_rules! queue_cases {
+    ($fresh:path) => {
+        each_queue! { $fresh:
+            taking:
+                jobs_come_back_as_they_were_put
+                the_highest_priority_comes_first_and_in_it_the_lowest_number
+                each_so_many_th_job_is_the_oldest
+                a_queue_that_is_not_there_is_empty_and_does_not_begin
+                a_take_ends_with_its_count_and_its_bytes
+                calls_about_one_queue_are_applied_in_their_order
+                each_job_goes_to_one_of_many_takers
+                a_group_is_taken_one_at_a_time_in_its_order
+                a_job_that_comes_back_comes_back_to_its_place
+                a_dead_head_lets_its_group_go_on
+                a_dead_head_holds_its_group_where_that_is_wanted
+                the_last_try_is_the_last
+                the_newest_attempts_are_remembered
+                what_is_released_was_not_delivered
+                a_delivery_is_settled_once_and_by_its_token
+                settlements_are_answered_one_by_one_in_their_order
+                a_full_queue_refuses_or_makes_room
+                bytes_make_a_queue_full_too
+                dead_letters_are_bounded_and_the_forgotten_are_counted
+                where_no_dead_letters_are_kept_they_are_counted_alone
+                workers_beyond_the_seats_stand_by
+                no_counter_differs_from_what_is_there;
+            keys:
+                one_key_in_its_window_is_one_job_whatever_it_holds
+                what_it_holds_can_be_the_key
+                an_idempotency_key_stands_for_one_content
+                a_put_that_failed_is_not_remembered
+                an_entry_of_a_source_is_applied_once
+                a_repeated_put_moves_the_mark
+                what_follows_a_fenced_job_that_failed_is_not_put
+                a_batch_over_many_queues_is_answered_item_by_item
+                a_level_that_is_not_given_is_refused
+                a_closed_store_refuses_jobs;
+            looking:
+                jobs_are_seen_in_the_order_of_their_place
+                queues_are_listed_by_their_names
+                a_paused_queue_takes_in_and_gives_nothing_out
+                settings_of_its_own_come_and_go
+                what_is_purged_is_gone_and_numbers_go_on
+                each_place_is_purged_by_itself
+                one_job_is_removed_but_not_while_it_is_in_flight
+                dead_letters_come_back_with_all_their_tries
+                a_dead_letter_that_comes_back_stands_behind_the_head_of_its_group
+                a_dead_letter_can_be_edited_and_nothing_else
+                a_deleted_queue_is_gone_with_all_that_it_holds
+                it_is_told_how_long_the_oldest_has_been_takeable;
+            starting:
+                the_tenth_job_opens_the_gate
+                ten_urgent_ones_among_ten_of_any_fire_once
+                a_gate_stays_open_while_anything_waits
+                a_purge_closes_the_gate
+                a_batch_closes_the_gate
+                a_firing_is_one_teller_s_until_it_is_told;
+            waking:
+                takers_are_woken_of_the_queues_that_they_watch
+                whoever_comes_back_wakes_takers
+                what_is_due_wakes_takers_when_somebody_sweeps
+                a_firing_wakes_whoever_tells_it;
+        }
+    };
+}
+
+/// Those for which time must go by: quickly where the clock can be moved.
+macro_rules! timed_queue_cases {
+    ($fresh:path) => {
+        each_queue! { $fresh:
+            taking:
+                a_head_that_waits_for_its_retry_holds_its_group
+                waits_grow_with_the_number_of_the_delivery
+                a_lease_that_ends_gives_the_job_back_and_counts
+                a_lease_is_as_long_as_was_asked_and_extended_no_further_than_allowed
+                delays_hold_jobs_back
+                what_waits_beyond_its_time_to_live_dies
+                a_seat_is_kept_by_taking_and_ends_without;
+            keys:
+                a_window_ends_and_is_that_of_the_first_put;
+            starting:
+                what_is_parked_counts_and_what_is_delayed_does_when_it_is_due
+                age_opens_the_gate_for_a_remainder
+                a_firing_that_nobody_told_is_given_out_again;
+        }
+    };
+}
+
 mod memory {
     use super::{Subject, support};
     use fanfare::domain::store::Retention;
@@ -184,6 +286,25 @@ mod memory {
 
     cases!(fresh);
     timed_cases!(fresh);
+
+    mod queues {
+        use fanfare::domain::queue::{QueueRules, QueueSettings};
+        use fanfare::store::{Options, open};
+
+        use crate::{queues::Subject, support::MovedClock};
+
+        async fn fresh(defaults: QueueSettings) -> Subject {
+            let clock = MovedClock::default();
+            let queues = QueueRules { defaults, rules: vec![] };
+            let opened = open("memory", Options { queues, clock: clock.reader(), ..Options::default() }).await;
+            let opened = opened.expect("a store in memory opens");
+            let keeper = opened.queues.expect("it keeps queues");
+            Subject { store: opened.store, keeper, clock: Some(clock), _guard: Box::new(()) }
+        }
+
+        queue_cases!(fresh);
+        timed_queue_cases!(fresh);
+    }
 }
 
 mod disk {
@@ -212,6 +333,27 @@ mod disk {
 
     cases!(fresh);
     timed_cases!(fresh);
+
+    mod queues {
+        use fanfare::domain::queue::{QueueRules, QueueSettings};
+        use fanfare::store::{Options, open};
+
+        use crate::{queues::Subject, support::MovedClock};
+
+        async fn fresh(defaults: QueueSettings) -> Subject {
+            let folder = tempfile::tempdir().unwrap();
+            let clock = MovedClock::default();
+            let queues = QueueRules { defaults, rules: vec![] };
+            let url = format!("disk:{}", folder.path().display());
+            let opened = open(&url, Options { queues, clock: clock.reader(), ..Options::default() }).await;
+            let opened = opened.expect("a store on disk opens");
+            let keeper = opened.queues.expect("it keeps queues");
+            Subject { store: opened.store, keeper, clock: Some(clock), _guard: Box::new(folder) }
+        }
+
+        queue_cases!(fresh);
+        timed_queue_cases!(fresh);
+    }
 }
 
 mod redis {

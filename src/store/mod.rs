@@ -50,6 +50,11 @@ pub struct Options {
     pub topics: usize,
     /// Idempotency keys remembered at a time; beyond it publishes with a new key are refused (embedded).
     pub idempotency_keys: u64,
+    /// Queues with a record; bytes of the bodies of all jobs together (0: what fits the store); keys of jobs remembered at a
+    /// time. Beyond each of them what would need more is refused with `Full` (embedded).
+    pub queue_count: usize,
+    pub queue_bytes: u64,
+    pub queue_keys: u64,
     /// Calls that wait for the store's thread and the bytes they hold; beyond either a call is refused with
     /// `Unavailable` (embedded).
     pub waiting_calls: usize,
@@ -80,6 +85,9 @@ impl Default for Options {
             accept_loss: false,
             topics: 1_000_000,
             idempotency_keys: 1_000_000,
+            queue_count: 10_000,
+            queue_bytes: 0,
+            queue_keys: 1_000_000,
             waiting_calls: 65_536,
             waiting_bytes: 64 * 1024 * 1024,
             dead_letters: 10_000,
@@ -145,16 +153,16 @@ pub async fn open(url: &str, options: Options) -> Result<Opened, OpenError> {
 async fn open_any(url: &str, options: Options) -> Result<Opened, OpenError> {
     match url.split(':').next().unwrap_or_default() {
         "memory" if url == "memory" => {
-            let embedded::Ends { store, cursors, dead } = embedded::open_in_memory(&options)?;
-            Ok(Opened { store, cursors, queues: None, embedded_dead: Some(dead) })
+            let embedded::Ends { store, cursors, dead, queues } = embedded::open_in_memory(&options)?;
+            Ok(Opened { store, cursors, queues: Some(queues), embedded_dead: Some(dead) })
         }
         "disk" => {
             let folder = folder(url)?;
             // It reads all that is there.
             let opened = tokio::task::spawn_blocking(move || embedded::open_on_disk(&folder, &options)).await;
             let opened = opened.expect("opening does not panic");
-            let embedded::Ends { store, cursors, dead } = opened.map_err(|e| OpenError::Disk(e.to_string()))?;
-            Ok(Opened { store, cursors, queues: None, embedded_dead: Some(dead) })
+            let embedded::Ends { store, cursors, dead, queues } = opened.map_err(|e| OpenError::Disk(e.to_string()))?;
+            Ok(Opened { store, cursors, queues: Some(queues), embedded_dead: Some(dead) })
         }
         _ if endpoint::is_redis(url) => {
             let own = redis::RedisOptions {

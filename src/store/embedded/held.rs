@@ -1,20 +1,19 @@
-//! The topics and sources of which a fenced item of a batch failed: later ones of them must not be stored, or the fence
-//! would skip the first for ever.
+//! The topics or queues, and sources, of which a fenced item of a batch failed: later ones of them must not be stored, or the
+//! fence would skip the first for ever.
 
 use std::collections::HashMap;
 
 use super::log::Failure;
-use crate::domain::name::Topic;
-use crate::domain::store::{Append, StoreError};
+use crate::domain::store::{Fence, StoreError};
 
-/// What failed so far in one batch, and how.
+/// What failed so far in one batch, and how: by the name of the topic or queue, and the source.
 #[derive(Default)]
-pub struct Held<'b>(HashMap<(&'b Topic, &'b str), StoreError>);
+pub struct Held<'b>(HashMap<(&'b str, &'b str), StoreError>);
 
 impl<'b> Held<'b> {
-    pub fn check(&self, item: &Append) -> Result<(), Failure> {
-        match &item.fence {
-            Some(fence) if !self.0.is_empty() => match self.0.get(&(&item.publication.topic, &*fence.source)) {
+    pub fn check(&self, name: &str, fence: Option<&Fence>) -> Result<(), Failure> {
+        match fence {
+            Some(fence) if !self.0.is_empty() => match self.0.get(&(name, &*fence.source)) {
                 Some(error) => Err(error.clone().into()),
                 None => Ok(()),
             },
@@ -22,10 +21,10 @@ impl<'b> Held<'b> {
         }
     }
 
-    pub fn note(&mut self, item: &'b Append, error: &StoreError) {
+    pub fn note(&mut self, name: &'b str, fence: Option<&'b Fence>, error: &StoreError) {
         let passes = !matches!(error, StoreError::Conflict { .. } | StoreError::Durability { .. });
-        if let Some(fence) = item.fence.as_ref().filter(|_| passes) {
-            self.0.insert((&item.publication.topic, &fence.source), error.clone());
+        if let Some(fence) = fence.filter(|_| passes) {
+            self.0.insert((name, &fence.source), error.clone());
         }
     }
 }

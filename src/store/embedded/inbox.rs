@@ -11,11 +11,12 @@ use tokio::sync::oneshot;
 use super::dead_table::DeadCall;
 use super::feed::Outlet;
 use super::log::MESSAGE_OVERHEAD;
+use super::queues::QueueCall;
 use crate::domain::name::Topic;
 use crate::domain::store::{Append, Appended, Page, ReadFrom, ReadLimit, StoreError};
 use crate::store::cursors::{self, Ask};
 
-/// Messages that one transaction takes, if no single call has more.
+/// Messages and jobs that one transaction takes, if no single call has more.
 const GROUP_ITEMS: usize = 8_192;
 /// Calls of other kinds that one transaction takes; each may answer a page.
 const GROUP_OTHERS: usize = 64;
@@ -39,6 +40,7 @@ pub enum Call {
     Read { topic: Topic, from: ReadFrom, limit: ReadLimit, reply: Reply<Result<Page, StoreError>> },
     Cursor(CursorCall),
     Dead(DeadCall),
+    Queue(QueueCall),
 }
 
 /// One turn of the writer. Wishes of the feed come before the job.
@@ -116,7 +118,7 @@ impl Inbox {
             }
             if !is_held || state.others > 0 || turn.feed.is_some() {
                 // While it is full, no further than to the first call that must not wait.
-                turn.calls = state.take_calls(if is_held { 1 } else { GROUP_OTHERS });
+                turn.calls = state.take_calls(is_held);
             }
             let is_idle = turn.feed.is_none() && turn.watches.is_empty() && turn.calls.is_empty();
             turn.is_over = state.is_closing && turn.calls.is_empty() && state.calls.is_empty();
@@ -228,21 +230,22 @@ impl Inbox {
 }
 
 impl State {
-    fn take_calls(&mut self, most_others: usize) -> Vec<Call> {
+    /// The calls of one transaction; with `is_held` no further than to the first that is not an append.
+    fn take_calls(&mut self, is_held: bool) -> Vec<Call> {
         let mut taken = Vec::new();
-        let (mut items, mut others) = (0, 0);
+        let (mut items, mut pages, mut others) = (0, 0, 0);
         while let Some(call) = self.calls.front()
-            && others < most_others
+            && pages < GROUP_OTHERS
+            && (!is_held || others == 0)
         {
-            match call {
-                Call::Append(call) if taken.is_empty() || items + call.batch.len() <= GROUP_ITEMS => {
-                    items += call.batch.len();
-                }
-                Call::Append(_) => break,
-                _ => others += 1,
+            match call.items() {
+                Some(more) if taken.is_empty() || items + more <= GROUP_ITEMS => items += more,
+                Some(_) => break,
+                None => pages += 1,
             }
             let call = self.calls.pop_front().expect("it was looked at just now");
             self.bytes -= bytes_of(&call);
+            others += usize::from(!matches!(call, Call::Append(_)));
             taken.push(call);
         }
         self.others -= others;
@@ -264,6 +267,16 @@ impl Call {
             // A commit is an acknowledgement, and a cursor is small; their number is bounded.
             Call::Read { .. } | Call::Cursor(_) => false,
             Call::Dead(call) => call.stores(),
+            Call::Queue(call) => call.stores(),
+        }
+    }
+
+    /// How much of a transaction it is, in messages and jobs; `None`: it may answer a page.
+    fn items(&self) -> Option<usize> {
+        match self {
+            Call::Append(call) => Some(call.batch.len()),
+            Call::Queue(call) => call.items(),
+            Call::Read { .. } | Call::Cursor(_) | Call::Dead(_) => None,
         }
     }
 
@@ -274,6 +287,7 @@ impl Call {
             Call::Read { reply, .. } => drop(reply.send(Err(error))),
             Call::Cursor(call) => drop(call.reply.send(Err(error.into()))),
             Call::Dead(call) => call.refuse(error),
+            Call::Queue(call) => drop(call.reply.send(Err(error))),
         }
     }
 }
@@ -287,5 +301,6 @@ fn bytes_of(call: &Call) -> usize {
         }
         Call::Read { .. } | Call::Cursor(_) => CALL,
         Call::Dead(call) => CALL + call.size(),
+        Call::Queue(call) => CALL + call.bytes(),
     }
 }

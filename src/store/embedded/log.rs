@@ -266,7 +266,7 @@ pub(super) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn draw_epoch() -> Result<Epoch, StoreError> {
+pub(super) fn draw_epoch() -> Result<Epoch, StoreError> {
     let bits = getrandom::u64().map_err(|e| StoreError::Broken(format!("the system gives no random bits: {e}")))?;
     Ok(Epoch::from_random(bits))
 }

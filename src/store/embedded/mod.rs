@@ -2,7 +2,7 @@
 //!
 //! Calls go into a bounded inbox when they are made (`inbox`), the thread takes them in groups (`writer`), the log
 //! applies them (`log`, `record`, `entries`, `tables`), removes what is over (`sweep`), and stored messages go out through the feed
-//! (`feed`). Dead letters of sources that keep no entries live in the same database (`dead`). What only a file needs is in
+//! (`feed`). Queues are in `queues`. Dead letters of sources that keep no entries live in the same database (`dead`). What only a file needs is in
 //! `disk`.
 
 mod cursor_table;
@@ -14,6 +14,7 @@ mod feed;
 mod held;
 mod inbox;
 mod log;
+mod queues;
 mod rebuild;
 mod record;
 mod sum;
@@ -40,6 +41,7 @@ use crate::domain::cursor::Cursors;
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::message::Durability;
 use crate::domain::name::Topic;
+use crate::domain::queue::QueueKeeper;
 use crate::domain::store::{
     Append, Appended, FeedEvent, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus, Watch,
 };
@@ -61,6 +63,7 @@ pub struct Ends {
     pub cursors: Arc<dyn Cursors>,
     /// Where the hub's own door keeps its dead letters.
     pub dead: Arc<dyn DeadLetterBox>,
+    pub queues: QueueKeeper,
 }
 
 /// Opens a store that lives as long as the process.
@@ -100,12 +103,24 @@ fn open(connection: Connection, disk: Option<(Guard, Keep)>, options: &Options) 
     let (retries, retried) = watch::channel(0);
     let (dead_letters, clock) = (options.dead_letters, options.clock.clone());
     let cursors = options.cursors;
-    let setup = writer::Setup { connection, disk, bounds, cursors, dead_letters, retries, clock };
+    let board = Arc::new(queues::Board::default());
+    let queues = queues::Bounds {
+        rules: options.queues.clone(),
+        queues: options.queue_count,
+        bytes: if options.queue_bytes == 0 { usual } else { options.queue_bytes },
+        keys: options.queue_keys,
+        window: options.retention.idempotency_window,
+        record: options.retention.record,
+        durability,
+    };
+    let setup =
+        writer::Setup { connection, disk, bounds, cursors, queues, board: board.clone(), dead_letters, retries, clock };
     writer::start(setup, inbox.clone())?;
     let dead = Arc::new(dead::EmbeddedDead::new(inbox.clone(), dead_letters, retried));
     let cursors = Arc::new(Desk(inbox.clone()));
+    let queues = queues::keeper(inbox.clone(), board);
     let store = Arc::new(EmbeddedStore { inbox, rules, feed_capacity: options.feed_capacity, durability });
-    Ok(Ends { store, cursors, dead })
+    Ok(Ends { store, cursors, dead, queues })
 }
 
 impl Store for EmbeddedStore {

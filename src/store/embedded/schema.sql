@@ -107,3 +107,83 @@ CREATE TABLE dead (
     crc     INTEGER NOT NULL
 );
 CREATE INDEX dead_retried ON dead (retried) WHERE retried IS NOT NULL;
+
+-- Work queues. `lives`: its lives, oldest first, each with the number that it begins after, like `k3 0 x9 120`. `last`: the
+-- newest number that was given out. `settings`: its own, a line each; null: those of the first rule that it meets.
+-- `untold`: firings that nobody has said to be told. `totals`: the nine counters, in their order.
+CREATE TABLE queues (
+    id          INTEGER PRIMARY KEY,
+    name        TEXT NOT NULL UNIQUE,
+    lives       TEXT NOT NULL,
+    last        INTEGER NOT NULL,
+    settings    TEXT,
+    paused      INTEGER NOT NULL,
+    armed       INTEGER NOT NULL,
+    taken_since INTEGER NOT NULL,
+    firings     INTEGER NOT NULL,
+    untold      TEXT NOT NULL,
+    totals      TEXT NOT NULL,
+    crc         INTEGER NOT NULL
+);
+
+-- A job as it was put. The id is the queue's id times 2^48 plus its number, so that a queue's jobs lie together.
+-- `spot`: 0 takeable since `until`, 1 behind the head of its group, 2 delayed until then, 3 dead since then, 4 dead and
+-- the head of its group as ever.
+CREATE TABLE jobs (
+    id       INTEGER PRIMARY KEY,
+    priority INTEGER NOT NULL,
+    grp      TEXT,
+    time     INTEGER NOT NULL,
+    expires  INTEGER NOT NULL,
+    spot     INTEGER NOT NULL,
+    until    INTEGER NOT NULL,
+    body     BLOB NOT NULL,
+    crc      INTEGER NOT NULL
+);
+
+-- What has become of a job since; there is no row until something has. One in flight is written as takeable since its
+-- delivery: leases end with the process, deliveries count.
+CREATE TABLE job_states (
+    id       INTEGER PRIMARY KEY,
+    expires  INTEGER NOT NULL,
+    spot     INTEGER NOT NULL,
+    until    INTEGER NOT NULL,
+    tries    INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    death    TEXT,
+    crc      INTEGER NOT NULL
+);
+
+-- Deliveries that failed, the newest of each job.
+CREATE TABLE job_attempts (
+    id      INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL,
+    time    INTEGER NOT NULL,
+    worker  TEXT NOT NULL,
+    ending  TEXT NOT NULL,
+    error   TEXT,
+    crc     INTEGER NOT NULL,
+    PRIMARY KEY (id, ordinal)
+) WITHOUT ROWID;
+
+-- What was put before: digests of keys and, where the content counts, of that; `number` is the job's.
+CREATE TABLE queue_keys (
+    queue_id INTEGER NOT NULL,
+    key      BLOB NOT NULL,
+    content  BLOB,
+    number   INTEGER NOT NULL,
+    expires  INTEGER NOT NULL,
+    crc      INTEGER NOT NULL,
+    PRIMARY KEY (queue_id, key)
+) WITHOUT ROWID;
+
+-- The last ingest entry, position or run applied to a queue, for each source.
+CREATE TABLE queue_marks (
+    queue_id INTEGER NOT NULL,
+    source   TEXT NOT NULL,
+    life     TEXT NOT NULL,
+    ms       INTEGER NOT NULL,
+    seq      INTEGER NOT NULL,
+    crc      INTEGER NOT NULL,
+    PRIMARY KEY (queue_id, source)
+) WITHOUT ROWID;

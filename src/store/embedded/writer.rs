@@ -16,6 +16,7 @@ use super::feed::Outlet;
 use super::held::Held;
 use super::inbox::{Call, Inbox};
 use super::log::{Bounds, Failure, Log, millis};
+use super::queues::{self, Board, Book};
 use super::sweep::SWEEP_ROWS;
 use super::tables::{CommitError, Tables};
 use crate::domain::cursor::{CursorBounds, CursorError};
@@ -33,6 +34,9 @@ pub struct Setup {
     pub disk: Option<(Guard, Keep)>,
     pub bounds: Bounds,
     pub cursors: CursorBounds,
+    pub queues: queues::Bounds,
+    /// Told what takers should look at.
+    pub board: Arc<Board>,
     pub dead_letters: usize,
     /// Told of every retry of a dead letter.
     pub retries: watch::Sender<u64>,
@@ -45,25 +49,27 @@ pub fn start(setup: Setup, inbox: Arc<Inbox>) -> Result<(), StoreError> {
     let thread = std::thread::Builder::new().name("fanfare-store".into());
     let ending = Ending(inbox.clone());
     let run = move || {
-        let ending = ending;
-        let Setup { connection, disk, bounds, cursors, dead_letters, retries, clock } = setup;
+        let Setup { connection, disk, bounds, cursors, queues, board, dead_letters, retries, clock } = setup;
+        let ending = (ending, Silence(board.clone()));
         let (guard, keep) = disk.unzip();
+        let is_guarded = guard.is_some();
         let parts = Tables::prepare(&connection, guard).and_then(|tables| {
+            let book = Book::open(&connection, is_guarded, queues, clock())?;
             let log = Log::open(tables, CursorTable::prepare(&connection, cursors)?, bounds)?;
-            Ok((log, DeadTable::open(&connection, dead_letters, retries)?))
+            Ok((log, DeadTable::open(&connection, dead_letters, retries)?, book))
         });
         match parts {
-            Ok((log, dead)) => {
+            Ok((log, dead, book)) => {
                 drop(ready.send(Ok(())));
-                let parts = Parts { log, dead, clock };
+                let parts = Parts { log, dead, book, board, clock };
                 let inbox = inbox.clone();
                 let mut writer =
                     Writer { parts, inbox, feed: None, has_more_to_sweep: false, has_failed: false, keep, low: None };
                 writer.run();
                 writer.close();
                 match writer.has_failed {
-                    true => ending.0.end("a commit failed; restart the hub, which looks at what is stored"),
-                    false => ending.0.end("it is closed"),
+                    true => ending.0.0.end("a commit failed; restart the hub, which looks at what is stored"),
+                    false => ending.0.0.end("it is closed"),
                 }
             }
             Err(error) => drop(ready.send(Err(error_of(&error)))),
@@ -85,6 +91,15 @@ impl Drop for Ending {
     }
 }
 
+/// Tells the board that nothing more will come.
+struct Silence(Arc<Board>);
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 struct Writer<'c> {
     parts: Parts<'c>,
     inbox: Arc<Inbox>,
@@ -102,6 +117,8 @@ struct Writer<'c> {
 struct Parts<'c> {
     log: Log<'c>,
     dead: DeadTable<'c>,
+    book: Book<'c>,
+    board: Arc<Board>,
     clock: Clock,
 }
 
@@ -111,6 +128,7 @@ enum Outcome {
     Read(Result<Page, StoreError>),
     Cursor(Result<cursors::Answer, CursorError>),
     Dead(Answer),
+    Queue(Result<queues::Answer, StoreError>),
 }
 
 impl Writer<'_> {
@@ -208,6 +226,7 @@ impl Writer<'_> {
                 (Call::Read { reply, .. }, Outcome::Read(page)) => drop(reply.send(page)),
                 (Call::Cursor(call), Outcome::Cursor(answer)) => drop(call.reply.send(answer)),
                 (Call::Dead(call), Outcome::Dead(answer)) => call.deliver(answer),
+                (Call::Queue(call), Outcome::Queue(answer)) => drop(call.reply.send(answer)),
                 _ => unreachable!("each call has its own outcome"),
             }
         }
@@ -230,7 +249,8 @@ impl Writer<'_> {
     fn sweep(&mut self) {
         let more = self.in_transaction(|parts| {
             let now = (parts.clock)();
-            parts.log.sweep(now)
+            let more = parts.log.sweep(now)?;
+            Ok(parts.book.sweep(now)? || more)
         });
         self.has_more_to_sweep = more.unwrap_or(false);
         self.tend();
@@ -287,11 +307,13 @@ impl Writer<'_> {
 
     fn in_transaction<T>(&mut self, work: impl FnOnce(&mut Parts) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let parts = &mut self.parts;
-        let done = parts.log.tables.begin().and_then(|()| work(parts)).map_err(CommitError::Undone);
+        let done = parts.log.tables.begin().and_then(|()| work(parts));
+        let done = done.and_then(|done| parts.book.seal().map(|()| done)).map_err(CommitError::Undone);
         let done = done.and_then(|done| parts.log.tables.commit().map(|()| done));
         let error = match done {
             Ok(done) => {
                 parts.dead.committed();
+                parts.book.committed(&parts.board);
                 if self.inbox.trouble() != self.low {
                     self.inbox.set_trouble(self.low.clone());
                 }
@@ -321,6 +343,7 @@ impl Writer<'_> {
         self.inbox.set_trouble(Some(error.to_string()));
         // Without this we would go on with what never happened.
         let undone = parts.log.tables.roll_back().and_then(|()| parts.log.rebuild()).and_then(|()| parts.dead.undone());
+        let undone = undone.and_then(|()| parts.book.undone((parts.clock)()));
         undone.unwrap_or_else(|e| panic!("the store cannot undo a failed transaction: {e}"));
         // The room that the ballast was is for the log first: it is in the way of everything else.
         if matches!(error, StoreError::Full(_))
@@ -340,6 +363,7 @@ impl Parts<'_> {
             Call::Append(call) => self.append(&call.batch).map(Outcome::Appended),
             Call::Cursor(call) => self.log.answer_cursor(&call.ask, (self.clock)()).map(Outcome::Cursor),
             Call::Dead(call) => self.dead.apply(call).map(Outcome::Dead),
+            Call::Queue(call) => self.book.apply(&call.ask, (self.clock)()).map(Outcome::Queue),
             Call::Read { topic, from, limit, .. } => {
                 let now = (self.clock)();
                 // Only the beginning of a life writes something, which a failure must undo.
@@ -359,14 +383,19 @@ impl Parts<'_> {
         let mut results = Vec::with_capacity(batch.len());
         let mut held = Held::default();
         for item in batch {
-            results.push(match held.check(item).and_then(|()| self.log.append(item, now)) {
-                Ok(appended) => Ok(appended),
-                Err(Failure::Refused(error)) => {
-                    held.note(item, &error);
-                    Err(error)
-                }
-                Err(Failure::Sql(error)) => return Err(error),
-            });
+            results.push(
+                match held
+                    .check(item.publication.topic.as_str(), item.fence.as_ref())
+                    .and_then(|()| self.log.append(item, now))
+                {
+                    Ok(appended) => Ok(appended),
+                    Err(Failure::Refused(error)) => {
+                        held.note(item.publication.topic.as_str(), item.fence.as_ref(), &error);
+                        Err(error)
+                    }
+                    Err(Failure::Sql(error)) => return Err(error),
+                },
+            );
         }
         Ok(results)
     }

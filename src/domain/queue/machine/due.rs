@@ -15,6 +15,22 @@ impl Machine {
         Swept { moved, more, takeable: self.is_takeable(), next: self.next_change(now), fired }
     }
 
+    /// Moves what is due, and nothing else.
+    pub fn refresh(&mut self, now: u64) -> &mut Machine {
+        self.move_due(now);
+        self.finish(now);
+        self
+    }
+
+    /// Something changes by itself now.
+    pub fn must_move(&self, now: u64) -> bool {
+        let is_over = |end: Option<u64>| end.is_some_and(|end| end <= now);
+        self.is_due(now)
+            || is_over(self.keys.first_end())
+            || is_over(self.seats.first_end())
+            || is_over(self.next_age())
+    }
+
     /// Moves what is due, at most `MOST_MOVED` of each kind; says how many.
     pub(super) fn move_due(&mut self, now: u64) -> usize {
         let ended: Vec<_> = due(self.index.leases(), now);

@@ -70,6 +70,11 @@ impl Keys {
         self.by_time.insert((row.expires, row.id));
     }
 
+    /// When the first window ends.
+    pub fn first_end(&self) -> Option<u64> {
+        self.by_time.first().map(|(expires, _)| *expires)
+    }
+
     /// Forgets a key whose window has ended, if there is one.
     pub fn pop_over(&mut self, now: u64) -> Option<KeyId> {
         let &(expires, id) = self.by_time.first()?;

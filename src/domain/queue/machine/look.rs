@@ -49,6 +49,11 @@ impl Machine {
         self.number_of(job)
     }
 
+    /// Attempts of a job that `changes` has not given out yet.
+    pub fn unwritten(&self, number: u64) -> impl Iterator<Item = Attempt> {
+        self.changed.attempts.iter().filter(move |new| new.number == number).map(|new| new.attempt.clone())
+    }
+
     /// How a job is seen, given what its store has of it.
     pub fn seen(&self, number: u64, body: Body, attempts: Vec<Attempt>) -> Option<Seen> {
         let job = self.index.get(number)?;

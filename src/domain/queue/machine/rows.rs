@@ -175,6 +175,21 @@ impl Machine {
         machine
     }
 
+    /// Goes on with the deliveries, seats and claims of the same queue as it was before it was restored; those that are not
+    /// written are no deliveries.
+    pub fn take_over(&mut self, before: &Machine) {
+        for (number, flight) in &before.flights {
+            let (Some(job), Some(known)) = (self.index.get(*number), before.index.get(*number)) else { continue };
+            if job.spot == Spot::Ready && job.until == flight.begun && job.tries == known.tries {
+                self.index.change(*number, |job| (job.spot, job.until) = (Spot::InFlight, known.until));
+                self.flights.insert(*number, flight.clone());
+                self.spent.remove(number);
+            }
+        }
+        (self.seats, self.claimed) = (before.seats.clone(), before.claimed);
+        self.was_takeable = self.is_takeable();
+    }
+
     fn restore_job(&mut self, row: Row) {
         let Row { number, time, until, expires, bytes, group, tries, failures, priority, mut spot, death } = row;
         let group = group.map(|name| self.groups.join(&name));

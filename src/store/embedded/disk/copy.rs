@@ -1,13 +1,16 @@
 //! Carries the rows of one database over into a new one: from an older format, or out of a damaged file. And gives
-//! every topic a new life where positions that were given out may be missing.
+//! every topic and queue a new life where positions that were given out may be missing.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, Result, params, params_from_iter};
 
 use super::check::row_sum;
 use super::tally::guarded_tables;
+use crate::domain::lives::Lives;
 use crate::domain::position::Epoch;
+use crate::store::embedded::queues::{read_lives, written_lives};
 use crate::store::embedded::sum;
+use crate::store::embedded::tables::unsigned;
 
 /// Lives that a topic's record keeps.
 const LIVES: i64 = 64;
@@ -113,7 +116,7 @@ fn columns(connection: &Connection, table: &str) -> Result<Vec<Column>> {
         .collect()
 }
 
-/// Takes out what no longer fits together after rows were lost: what belongs to no topic, and of each topic all that
+/// Takes out what no longer fits together after rows were lost: what belongs to no topic or queue, and of each topic all that
 /// lies before a hole, since a hole would be passed off as messages whose time to live ended.
 pub fn mend(connection: &Connection) -> Result<u64> {
     let orphans: usize = [
@@ -123,6 +126,11 @@ pub fn mend(connection: &Connection) -> Result<u64> {
         "DELETE FROM idempotency WHERE topic_id NOT IN (SELECT id FROM topics)",
         "DELETE FROM cursors WHERE topic_id NOT IN (SELECT id FROM topics)",
         "DELETE FROM messages WHERE topic_id NOT IN (SELECT id FROM topics)",
+        "DELETE FROM jobs WHERE id >> 48 NOT IN (SELECT id FROM queues)",
+        "DELETE FROM job_states WHERE id NOT IN (SELECT id FROM jobs)",
+        "DELETE FROM job_attempts WHERE id NOT IN (SELECT id FROM jobs)",
+        "DELETE FROM queue_keys WHERE queue_id NOT IN (SELECT id FROM queues)",
+        "DELETE FROM queue_marks WHERE queue_id NOT IN (SELECT id FROM queues)",
     ]
     .iter()
     .map(|sql| connection.execute(sql, []))
@@ -149,8 +157,8 @@ pub fn mend(connection: &Connection) -> Result<u64> {
     Ok((orphans + before_hole.len()) as u64)
 }
 
-/// Begins a new life of every topic after all that it holds: no position is given out a second time, and whoever comes
-/// back with an old one is told.
+/// Begins a new life of every topic and queue after all that it holds: no position and no job's id is given out a second
+/// time, and whoever comes back with an old position is told. Answers how many topics there are.
 pub fn renew_lives(connection: &Connection) -> Result<u64> {
     connection.execute(
         "UPDATE topics SET head = MAX(head, last)
@@ -170,7 +178,27 @@ pub fn renew_lives(connection: &Connection) -> Result<u64> {
         insert.execute(params![id, newest + 1, epoch.to_string(), head])?;
         forget.execute([id, newest + 1 - LIVES])?;
     }
+    renew_queues(connection)?;
     Ok(topics.len() as u64)
+}
+
+fn renew_queues(connection: &Connection) -> Result<()> {
+    let sql = "SELECT id, lives, MAX(last, COALESCE((SELECT MAX(jobs.id & ((1 << 48) - 1)) FROM jobs
+                                                     WHERE jobs.id >= queues.id << 48 AND jobs.id >> 48 = queues.id), 0))
+               FROM queues";
+    let queues: Vec<(i64, String, u64)> = connection
+        .prepare(sql)?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, unsigned(row, 2)?)))?
+        .collect::<Result<_>>()?;
+    let mut update = connection.prepare("UPDATE queues SET lives = ?2, last = ?3 WHERE id = ?1")?;
+    for (id, lives, last) in queues {
+        let mut known = read_lives(&lives).map(|lives| lives.known().to_vec()).unwrap_or_default();
+        known.push((Epoch::from_random(random()?), last));
+        let kept = known.split_off(known.len().saturating_sub(LIVES as usize));
+        update.execute(params![id, written_lives(&Lives::new(kept)), last as i64])?;
+    }
+    let sum = "crc(id, name, lives, last, settings, paused, armed, taken_since, firings, untold, totals)";
+    connection.execute(&format!("UPDATE queues SET crc = {sum}"), []).map(drop)
 }
 
 pub fn random() -> Result<u64> {

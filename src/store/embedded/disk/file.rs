@@ -13,8 +13,8 @@ use crate::store::embedded::sum::{self, Sum};
 use crate::store::embedded::tables::SCHEMA;
 
 /// The format of this version. A file of a lower one is brought up to it, one of a higher one is refused.
-/// 1: without sums and tallies. 2: with them.
-pub const VERSION: u32 = 2;
+/// 1: without sums and tallies. 2: with them. 3: with queues.
+pub const VERSION: u32 = 3;
 /// Marks the file as ours: "FANF".
 const APPLICATION: u32 = 0x4641_4e46;
 /// What is kept of the file in memory.
