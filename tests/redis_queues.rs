@@ -7,6 +7,8 @@ mod basics;
 mod cluster;
 #[path = "support/cluster.rs"]
 mod cluster_servers;
+#[path = "redis_queues/differential.rs"]
+mod differential;
 #[path = "redis_queues/outages.rs"]
 mod outages;
 #[path = "support/redis.rs"]

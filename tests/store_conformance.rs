@@ -373,6 +373,25 @@ mod redis {
     }
 
     cases!(fresh);
+
+    mod queues {
+        use fanfare::domain::queue::{QueueRules, QueueSettings};
+        use fanfare::store::{Options, open};
+
+        use crate::{queues::Subject, server::RedisServer};
+
+        async fn fresh(defaults: QueueSettings) -> Subject {
+            let server = RedisServer::start();
+            let queues = QueueRules { defaults, rules: vec![] };
+            let opened = open(&server.url(), Options { queues, ..Options::default() }).await;
+            let opened = opened.expect("a store on Redis opens");
+            let keeper = opened.queues.expect("it keeps queues");
+            Subject { store: opened.store, keeper, clock: None, _guard: Box::new(server) }
+        }
+
+        queue_cases!(fresh);
+        timed_queue_cases!(fresh);
+    }
 }
 
 mod sentinel {
@@ -417,6 +436,26 @@ mod sentinel {
     }
 
     cases!(fresh);
+
+    mod queues {
+        use fanfare::domain::queue::{QueueRules, QueueSettings};
+        use fanfare::store::{Options, open};
+
+        use super::{CASES, Ordering, shared};
+        use crate::queues::Subject;
+
+        async fn fresh(defaults: QueueSettings) -> Subject {
+            let set = tokio::task::block_in_place(shared);
+            let prefix = format!("case{}", CASES.fetch_add(1, Ordering::SeqCst));
+            let queues = QueueRules { defaults, rules: vec![] };
+            let opened = open(&set.url(), Options { queues, prefix, replicas: 0, ..Options::default() }).await;
+            let opened = opened.expect("a store on Redis opens");
+            let keeper = opened.queues.expect("it keeps queues");
+            Subject { store: opened.store, keeper, clock: None, _guard: Box::new(set) }
+        }
+
+        queue_cases!(fresh);
+    }
 }
 
 mod cluster {
@@ -454,4 +493,24 @@ mod cluster {
     }
 
     cases!(fresh);
+
+    mod queues {
+        use fanfare::domain::queue::{QueueRules, QueueSettings};
+        use fanfare::store::{Options, open};
+
+        use super::{CASES, CLUSTER, Cluster, NODE_TIMEOUT, Ordering};
+        use crate::queues::Subject;
+
+        async fn fresh(defaults: QueueSettings) -> Subject {
+            let cluster = CLUSTER.get_or_init(|| Cluster::start(NODE_TIMEOUT));
+            let prefix = format!("case{}", CASES.fetch_add(1, Ordering::Relaxed));
+            let queues = QueueRules { defaults, rules: vec![] };
+            let opened = open(&cluster.url(), Options { queues, prefix, replicas: 0, ..Options::default() }).await;
+            let opened = opened.expect("a store on a cluster opens");
+            let keeper = opened.queues.expect("it keeps queues");
+            Subject { store: opened.store, keeper, clock: None, _guard: Box::new(()) }
+        }
+
+        queue_cases!(fresh);
+    }
 }

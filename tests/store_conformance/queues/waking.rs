@@ -67,7 +67,9 @@ pub async fn a_firing_wakes_whoever_tells_it<F: Future<Output = Subject>>(fresh:
     watch.watch(&jobs());
     subject.put(job("a")).await;
     subject.put(job("b")).await;
-    let mut both = [next(&mut wakes).await, next(&mut wakes).await];
-    both.sort_by_key(|wake| matches!(wake, Wake::Fired(_)));
-    assert_eq!(both, [Wake::Jobs(jobs()), Wake::Fired(jobs())]);
+    // Wakes may come for nothing.
+    let mut heard = Vec::new();
+    while !(heard.contains(&Wake::Jobs(jobs())) && heard.contains(&Wake::Fired(jobs()))) {
+        heard.push(next(&mut wakes).await);
+    }
 }

@@ -106,6 +106,7 @@ impl QueueAdmin for RedisQueues {
                 });
                 let (digest, text) = own.as_ref().map_or(("", ""), |(known, text)| (&known.digest, text));
                 let mut words = words(&["settings", digest, text]);
+                words.begins = own.is_some();
                 words.settings =
                     Some(own.as_ref().map_or_else(|| self.0.rules().of(queue), |(known, _)| &known.settings).clone());
                 self.once(queue, words)
@@ -151,7 +152,7 @@ impl QueueAdmin for RedisQueues {
 }
 
 fn words(words: &[&str]) -> Words {
-    Words { words: words.iter().map(|word| word.as_bytes().to_vec()).collect(), settings: None }
+    Words { words: words.iter().map(|word| word.as_bytes().to_vec()).collect(), settings: None, begins: false }
 }
 
 fn word_of(place: Place) -> &'static str {

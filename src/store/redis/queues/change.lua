@@ -10,6 +10,7 @@ local function number_of(text) return tonumber(text) end
 
 -- digest, text, the settings that hold then
 function changes.settings()
+  if not exists and ARGV[a] == '' then return 0 end
   if not exists then
     own[2] = ARGV[3]
     call('HSET', ST, 'born', ARGV[3])
@@ -18,7 +19,7 @@ function changes.settings()
     needs_no_room()
   end
   move_due()
-  local digest, halted = ARGV[a], keep.halts
+  local digest, halted, met = ARGV[a], keep.halts, (ARGV[a] ~= '' or own[1]) and 1 or 0
   if digest == '' then
     call('DEL', CFG)
     call('HDEL', ST, 'v')
@@ -39,7 +40,7 @@ function changes.settings()
     end
   end
   trim_dead()
-  return 1
+  return met
 end
 
 -- 1 or 0
@@ -169,5 +170,5 @@ if what ~= 'settings' then
 end
 local met, further, wakes = changes[what]()
 if type(met) == 'string' then return met end
-finish(wakes)
+if exists then finish(wakes) end
 return { 'C', met, further or -1 }

@@ -6,7 +6,7 @@ use redis::Value;
 use tokio::sync::oneshot;
 
 use crate::domain::message::Durability;
-use crate::domain::queue::{MOST_AT_ONCE, Put, PutAnswer, Settle, Settled, Swept, Take, Taken};
+use crate::domain::queue::{MOST_AT_ONCE, Put, PutAnswer, QueueSettings, Settle, Settled, Swept, Take, Taken};
 use crate::domain::store::StoreError;
 use crate::store::redis::queue::Weight;
 
@@ -46,7 +46,9 @@ pub struct SettleTask {
 pub struct Words {
     pub words: Vec<Vec<u8>>,
     /// Settings that come behind them: those that hold from now on.
-    pub settings: Option<crate::domain::queue::QueueSettings>,
+    pub settings: Option<QueueSettings>,
+    /// A queue that is not there begins with it.
+    pub begins: bool,
 }
 
 pub struct Changed {
@@ -174,7 +176,7 @@ impl Call {
     pub fn may_begin(&self) -> bool {
         match self.tasks.first() {
             Some(Task::Put(_)) => true,
-            Some(Task::Change(words, ..)) => words.settings.is_some(),
+            Some(Task::Change(words, ..)) => words.begins,
             _ => false,
         }
     }
