@@ -9,6 +9,8 @@ mod ingest;
 mod kept;
 #[path = "dispatcher/poison.rs"]
 mod poison;
+#[path = "dispatcher/queues.rs"]
+mod queues;
 #[path = "support/redis.rs"]
 mod server;
 #[path = "dispatcher/stalls.rs"]

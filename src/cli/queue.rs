@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::hub::{Address, HubClient, in_path};
 use super::{Exit, Stop, output};
 use crate::config;
-use crate::document::{self, quote};
+use crate::document::{self, Members, quote};
 
 const PAGE: usize = 100;
 /// Only to tell broken JSON before it is sent; the hub has its own bound.
@@ -266,13 +267,12 @@ async fn list(hub: &HubClient) -> Result<(), Stop> {
     let mut after = String::new();
     loop {
         let text = ask(hub, Method::GET, &format!("v1/queues?limit={PAGE}{after}"), None).await?;
-        let page: Value = serde_json::from_str(&text).unwrap_or_default();
-        let names: Vec<&str> = items(&page, "queues", &text)?.iter().filter_map(Value::as_str).collect();
+        let (names, more) = items(&text, "queues")?;
         for name in &names {
-            output::line(&json!({ "queue": name }).to_string())?;
+            output::line(&format!("{{\"queue\":{}}}", name.get()))?;
         }
-        match names.last().filter(|_| page["more"] == true) {
-            Some(last) => after = format!("&after={}", in_path(last)),
+        match names.last().filter(|_| more) {
+            Some(last) => after = format!("&after={}", in_path(last.get().trim_matches('"'))),
             None => return Ok(()),
         }
     }
@@ -283,12 +283,11 @@ async fn look(hub: &HubClient, queue: &str, rest: &str, limit: Option<usize>) ->
     while left > 0 {
         let rest = format!("{rest}skip={skip}&limit={}", left.min(PAGE));
         let text = ask(hub, Method::GET, &path(queue, &rest), None).await?;
-        let page: Value = serde_json::from_str(&text).unwrap_or_default();
-        let jobs = items(&page, "jobs", &text)?;
-        for job in jobs {
-            output::line(&job.to_string())?;
+        let (jobs, more) = items(&text, "jobs")?;
+        for job in &jobs {
+            output::line(job.get())?;
         }
-        if page["more"] != true || jobs.is_empty() {
+        if !more || jobs.is_empty() {
             break;
         }
         skip += jobs.len();
@@ -301,12 +300,12 @@ async fn take(hub: &HubClient, queue: &str, body: Value, wait: f64, ack: bool) -
     let request = request(hub, Method::POST, &path(queue, "/take"), Some(body.to_string()))?;
     let wait = Duration::try_from_secs_f64(wait).unwrap_or_default().min(Duration::from_secs(3600));
     let text = hub.send(request.timeout(wait + ANSWER_TIME)).await?.accepted()?;
-    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-    let jobs = items(&answer, "jobs", &text)?;
-    for job in jobs {
-        output::line(&job.to_string())?;
+    let (jobs, _) = items(&text, "jobs")?;
+    for job in &jobs {
+        output::line(job.get())?;
     }
-    let tags: Vec<&Value> = jobs.iter().map(|job| &job["tag"]).collect();
+    let tag = |job: &&RawValue| serde_json::from_str::<Value>(job.get()).map(|job| job["tag"].clone()).ok();
+    let tags: Vec<Value> = jobs.iter().filter_map(tag).collect();
     match ack && !tags.is_empty() {
         true => settled(&ask(hub, Method::POST, &path(queue, "/ack"), Some(json!({ "tag": tags }).to_string())).await?),
         false => Ok(()),
@@ -335,8 +334,14 @@ fn word(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn items<'a>(answer: &'a Value, name: &str, text: &str) -> Result<&'a Vec<Value>, Stop> {
-    answer[name].as_array().ok_or_else(|| Stop::new(Exit::Failed, format!("the answer is not from a hub: {text:.200}")))
+/// The items of an answer as the hub wrote them, and whether there are more.
+fn items<'a>(text: &'a str, name: &str) -> Result<(Vec<&'a RawValue>, bool), Stop> {
+    let read = || {
+        let mut members = Members::read(text.as_bytes(), "the answer", usize::MAX).ok()?;
+        let items = serde_json::from_str(members.take(name)?.get()).ok()?;
+        Some((items, members.take("more").is_some_and(|more| more.get() == "true")))
+    };
+    read().ok_or_else(|| Stop::new(Exit::Failed, format!("the answer is not from a hub: {text:.200}")))
 }
 
 fn json_of(data: &str) -> Result<String, Stop> {

@@ -207,6 +207,12 @@ pub const SETTINGS: &[Setting] = settings! {
     "Queues" {
         "queue" Kind::Queues, Queues(queues),
             "What is said of queues of a pattern; the first rule that a queue meets counts, unless it has settings of its own.";
+        "max_queues" count(1, 1 << 32), Usize(queue_count),
+            "Queues an embedded store keeps a record of; beyond it new ones are refused.";
+        "queue_bytes" size(0, 1 << 50), U64(queue_bytes),
+            "Bytes of all jobs together in an embedded store, dead letters too; beyond it puts are refused. 0: what fits the store.";
+        "queue_keys" count(1, 1 << 32), U64(queue_keys),
+            "De-duplication and idempotency keys of jobs an embedded store remembers; beyond it puts with a new key are refused.";
     }
     "Cursors" {
         "cursor_age" seconds(60_000, 3650 * DAY), Duration(cursors.unused),

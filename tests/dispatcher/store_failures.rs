@@ -173,7 +173,7 @@ async fn an_entry_that_a_store_let_others_pass_is_kept_and_can_be_retried() {
     house.wait_for("t", &[&data("0"), &data("2"), &data("3")]).await;
     until("the letter", || async { dispatcher.dead().count().await == Ok(1) }).await;
     let letter = letters(&dispatcher).await.into_values().next().unwrap();
-    assert!(letter.text.contains("a later entry of t"), "{}", letter.text);
+    assert!(letter.text.contains("a later entry of the topic t"), "{}", letter.text);
     assert_eq!(dispatcher.dead().retry(&letter.id).await, Ok(true));
     house.wait_for("t", &[&data("0"), &data("2"), &data("3"), &data("1")]).await;
 }

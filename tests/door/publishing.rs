@@ -242,3 +242,26 @@ async fn an_address_that_is_taken_is_named_with_its_setting() {
     assert!(second.err().unwrap().to_string().contains("--redis-listen"));
     door.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_go_through_the_door_in_order_and_what_a_queue_refuses_is_kept() {
+    let (house, door) = House::with_door(|_| {}).await;
+    let mut client = Raw::connect(door.door().unwrap()).await;
+    for n in 0..200 {
+        client.send(&command(&["XADD", "fanfare:in", "*", "queue", "jobs", "data", &n.to_string()])).await;
+        client.send(&command(&["RPUSH", "fanfare:list", &format!(r#"{{"queue":"listed","data":{n}}}"#)])).await;
+    }
+    for _ in 0..400 {
+        client.reply().await.unwrap();
+    }
+    // What was answered is stored.
+    let expected: Vec<String> = (0..200).map(|n| data(&n.to_string())).collect();
+    assert_eq!(house.jobs("jobs").await, expected);
+    assert_eq!(house.jobs("listed").await, expected);
+    client.ask(&["XADD", "fanfare:in", "*", "queue", "jobs", "data", "1", "delay", "5", "group", "g"]).await;
+    until("the letter", || async { door.dead().count().await == Ok(1) }).await;
+    let letter = letters(&door).await.into_values().next().unwrap();
+    assert_eq!(letter.reason, Reason::BadFrame);
+    assert_eq!(house.jobs("jobs").await, expected);
+    door.stop().await;
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fanfare::dispatcher::{self, Dispatcher, Ingest, door, redis as queue};
 use fanfare::domain::dead::{DeadLetter, DeadLetterBox};
 use fanfare::domain::name::Topic;
+use fanfare::domain::queue::{Place, Queue};
 use fanfare::domain::store::{ReadFrom, ReadLimit, Retention};
 use fanfare::hub::Hub;
 use fanfare::store;
@@ -26,8 +27,16 @@ impl House {
 
     pub async fn over(url: &str) -> House {
         let retention = Retention { messages: 100_000, ..Retention::default() };
-        let opened = store::open(url, store::Options { retention, ..store::Options::default() }).await.unwrap();
-        House { hub: Hub::new(opened.store), dead: opened.embedded_dead }
+        House::of(store::open(url, store::Options { retention, ..store::Options::default() }).await.unwrap())
+    }
+
+    pub fn of(opened: store::Opened) -> House {
+        let hub = Hub::new(opened.store);
+        let hub = match opened.queues {
+            Some(keeper) => hub.with_queues(keeper),
+            None => hub,
+        };
+        House { hub, dead: opened.embedded_dead }
     }
 
     pub async fn with_door(change: impl FnOnce(&mut door::Options)) -> (House, Dispatcher) {
@@ -60,6 +69,25 @@ impl House {
         let limit = ReadLimit { messages: u32::MAX, bytes: usize::MAX };
         let page = self.hub.read(&topic, ReadFrom::Last(1_000_000), limit).await.unwrap();
         page.messages.iter().map(|m| String::from_utf8(m.body.as_bytes().to_vec()).unwrap()).collect()
+    }
+
+    /// The canonical bodies of the jobs that are ready in a queue, in the order in which they would be taken.
+    pub async fn jobs(&self, queue: &str) -> Vec<String> {
+        let queue = Queue::parse(queue).unwrap();
+        let admin = self.hub.queues().unwrap().keeper().admin.clone();
+        let mut bodies = Vec::new();
+        loop {
+            let page = admin.look(&queue, Place::Ready, bodies.len(), 1_000).await.unwrap();
+            let is_last = page.len() < 1_000;
+            bodies.extend(page.iter().map(|seen| String::from_utf8(seen.body.as_bytes().to_vec()).unwrap()));
+            if is_last {
+                return bodies;
+            }
+        }
+    }
+
+    pub async fn wait_for_jobs(&self, queue: &str, bodies: &[String]) {
+        until(&format!("{bodies:?} in the queue {queue}"), || async { self.jobs(queue).await == bodies }).await;
     }
 
     pub async fn wait_for(&self, topic: &str, bodies: &[&str]) {
