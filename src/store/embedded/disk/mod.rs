@@ -33,6 +33,8 @@ use self::folder::{Folder, Place};
 pub use self::guard::Guard;
 use self::lock::{Lock, LockError};
 use self::room::Room;
+#[cfg(test)]
+pub use self::tests::{assert_whole, make_older};
 
 /// Free pages that a file keeps to be used again, if they are no more than a quarter of it: 16 MiB.
 const SPARE_PAGES: i64 = 4_096;

@@ -35,6 +35,22 @@ fn whole(root: &Path) -> super::check::Whole {
     check(&file::connect(&data.database()).unwrap(), count).unwrap()
 }
 
+pub fn assert_whole(root: &Path) {
+    whole(root);
+}
+
+/// Makes a closed store one of an older format, as far as the opening looks.
+pub fn make_older(root: &Path, version: u32, change: impl FnOnce(&Connection)) {
+    let data = Folder::new(root).data();
+    let connection = file::connect(&data.database()).unwrap();
+    change(&connection);
+    connection.execute_batch(&format!("PRAGMA user_version = {version}")).unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let count = counter::read(&data.counter()).unwrap().unwrap();
+    std::fs::remove_file(data.counter()).unwrap();
+    Counter::create(&data.counter(), Count { format: version, ..count }).unwrap();
+}
+
 #[tokio::test]
 async fn the_tallies_keep_up_with_every_table() {
     let folder = tempfile::tempdir().unwrap();

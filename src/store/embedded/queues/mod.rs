@@ -7,6 +7,8 @@ mod board;
 mod book;
 mod reading;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
