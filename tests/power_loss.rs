@@ -5,6 +5,8 @@
 //!
 //! The same recorder makes syncs fail.
 
+#[path = "power_loss/queues.rs"]
+mod queues;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,12 +47,7 @@ struct Recorded {
 impl Recorded {
     fn start() -> Recorded {
         let folder = tempfile::tempdir().unwrap();
-        let library = folder.path().join("recorder.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/power_loss/recorder.c");
-        let built =
-            Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").output();
-        let built = built.expect("a C compiler is needed, as for SQLite");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let library = build_recorder(folder.path());
         let store = folder.path().join("store");
         let mut child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
             .args(["serve", "--insecure", "--listen=127.0.0.1:0", "--admin-listen=same", "--redis-listen=off"])
@@ -93,6 +90,17 @@ impl Drop for Recorded {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Builds the recorder; answers where it is.
+fn build_recorder(folder: &Path) -> PathBuf {
+    let library = folder.join("recorder.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/power_loss/recorder.c");
+    let built =
+        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").output();
+    let built = built.expect("a C compiler is needed, as for SQLite");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    library
 }
 
 fn length(folder: &Path) -> u64 {
