@@ -8,6 +8,7 @@ mod dead;
 mod health;
 mod publish;
 mod query;
+mod queues;
 mod topics;
 
 use std::sync::Arc;
@@ -48,8 +49,7 @@ impl FromRef<ApiState> for Health {
 /// The description of what is below, OpenAPI 3.1.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
-/// Every described route with its methods: for what is told to who misses one, and compared with the description.
-pub const ROUTES: &[(&str, &str)] = &[
+const OWN: &[(&str, &str)] = &[
     ("POST", "/v1/messages"),
     ("GET, POST", "/v1/topics/{topic}/messages"),
     ("GET", "/v1/topics/{topic}/messages/{at}"),
@@ -65,6 +65,11 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/readyz"),
     ("GET", "/openapi.json"),
 ];
+
+/// Every described route with its methods: for what is told to who misses one, and compared with the description.
+pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    OWN.iter().chain(queues::ROUTES).copied()
+}
 
 /// The routes of the public address. It answers what it does not know, so merge other routes into it.
 pub fn router(state: ApiState) -> Router {
@@ -85,6 +90,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(description))
+        .merge(queues::router())
         .with_state(state);
     guarded(routes, access)
 }
@@ -118,13 +124,13 @@ async fn description() -> Response {
 }
 
 async fn no_route(method: Method, uri: Uri) -> Failure {
-    let routes: Vec<String> = ROUTES.iter().map(|(methods, path)| format!("{methods} {path}")).collect();
+    let routes: Vec<String> = routes().map(|(methods, path)| format!("{methods} {path}")).collect();
     let path = query::clip(uri.path());
     Failure::not_found(format!("there is no {method} {path:?}; there are {}", routes.join(" · ")))
 }
 
 async fn no_method(method: Method, path: MatchedPath) -> Failure {
-    let methods = ROUTES.iter().find(|(_, route)| *route == path.as_str()).map_or("GET", |(methods, _)| methods);
+    let methods = routes().find(|(_, route)| *route == path.as_str()).map_or("GET", |(methods, _)| methods);
     let text = format!("{method} is not for {}; it takes {methods}", path.as_str());
     let allow = HeaderValue::from_str(methods).expect("methods are ASCII");
     Failure::not_found(text).status(StatusCode::METHOD_NOT_ALLOWED).header(header::ALLOW, allow)

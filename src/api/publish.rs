@@ -1,7 +1,7 @@
 //! Publishing by HTTP: the short form (the body is the data) and the document form, one or many.
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,12 +12,15 @@ use serde::Serialize;
 use super::advice::{in_path, mend, or_text, sample, unsupported};
 use super::body::{self, Media};
 use super::query::Query;
+use super::queues::put;
 use super::{ApiState, Segment};
 use crate::document::{self, Content, Document, Item};
 use crate::domain::error::{Problem, Reason};
+use crate::domain::limits::Limits;
 use crate::domain::message::{Durability, Publication};
 use crate::domain::name::Topic;
 use crate::domain::position::Position;
+use crate::domain::queue::Queue;
 use crate::domain::store::{Append, Appended, StoreError};
 use crate::hub::Receipt;
 use crate::telemetry::{PUBLISHED, REFUSED};
@@ -38,11 +41,14 @@ struct Stored {
 #[serde(untagged)]
 enum Answer {
     Stored(Stored),
+    Put(put::Stored),
     Refused {
         error: &'static str,
         text: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         topic: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        queue: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_after: Option<f64>,
     },
@@ -100,19 +106,26 @@ pub async fn documents(
         return Ok(Json(append(&state, documents).await).into_response());
     }
     let Document { item, mut ignored } = documents.remove(0)?;
-    let mut publication = message(item)?;
+    let mut item = item;
     if let Some(key) = key {
         check_word("Idempotency-Key", &key, limits.word)?;
-        match &publication.idempotency_key {
+        let said = match &mut item {
+            Item::Message(publication) => &mut publication.idempotency_key,
+            Item::Job(put) => &mut put.idempotency_key,
+        };
+        match said {
             Some(own) if **own != *key => {
                 let text = format!("the header Idempotency-Key and \"idempotency_key\" {own:?} differ; send one");
                 return Err(Failure::new(Reason::BadFrame, text));
             }
-            _ => publication.idempotency_key = Some(key.into()),
+            said => *said = Some(key.into()),
         }
     }
     ignored.extend(query.left());
-    one(&state, publication, ignored).await
+    match item {
+        Item::Message(publication) => one(&state, publication, ignored).await,
+        Item::Job(put) => put::one(&state, put, ignored).await,
+    }
 }
 
 /// The short form: the body is the data, the rest stands in the query and in one header.
@@ -125,10 +138,22 @@ async fn short(
     body: Body,
 ) -> Result<Response, Failure> {
     let limits = &state.limits;
-    let media = Media::of(&headers);
     let body = body::read(&headers, body, limits.frame, "max_frame").await?;
+    let publication = content(limits, &path, &mut query, &headers, &body)?.publish(topic, limits)?;
+    one(&state, publication, query.left().collect()).await
+}
+
+/// What a body, its query and its headers say, for a topic or a queue.
+pub fn content<'a>(
+    limits: &Limits,
+    path: &str,
+    query: &mut Query,
+    headers: &HeaderMap,
+    body: &'a Bytes,
+) -> Result<Content<'a>, Failure> {
+    let media = Media::of(headers);
     let text = |what: &str| {
-        std::str::from_utf8(&body).map_err(|error| {
+        std::str::from_utf8(body).map_err(|error| {
             let text =
                 format!("{what} is not UTF-8 at byte {}; bytes go as application/octet-stream", error.valid_up_to());
             Failure::new(Reason::BadJson, text)
@@ -137,16 +162,16 @@ async fn short(
     let mut content = Content::default();
     match media {
         _ if body.is_empty() && media != Media::Text => {
-            let text = format!("the body is the data and is empty; {}", mend(&headers, &path, "{\"hi\":1}"));
+            let text = format!("the body is the data and is empty; {}", mend(headers, path, "{\"hi\":1}"));
             return Err(Failure::new(Reason::MissingData, text));
         }
         Media::Json => {
             content.data =
-                Some(document::value(&body, limits.depth).map_err(|p| or_text(p, &headers, &path, &body))?.into())
+                Some(document::value(body, limits.depth).map_err(|p| or_text(p, headers, path, body))?.into())
         }
         Media::Text => content.text = Some(text("the text")?.into()),
-        Media::Bytes => content.base64 = Some(STANDARD.encode(&body).into()),
-        Media::Other => return Err(unsupported(&headers, &path, &sample(&body))),
+        Media::Bytes => content.base64 = Some(STANDARD.encode(body).into()),
+        Media::Other => return Err(unsupported(headers, path, &sample(body))),
     }
     content.name = query.take(&["name"])?.map(Into::into);
     content.key = query.take(&["key"])?.map(Into::into);
@@ -154,18 +179,8 @@ async fn short(
     content.ttl = ttl.map(|text| document::seconds_of("ttl", text.parse().ok())).transpose()?;
     let level = query.take(&["durability", "level"])?;
     content.durability = level.map(|word| document::durability(&word)).transpose()?;
-    content.idempotency_key = idempotency_key(&headers)?.map(Into::into);
-    let publication = content.publish(topic, limits)?;
-    one(&state, publication, query.left().collect()).await
-}
-
-fn message(item: Item) -> Result<Publication, Problem> {
-    match item {
-        Item::Message(publication) => Ok(publication),
-        Item::Job(put) => {
-            Err(Problem::new(Reason::NotFound, format!("there is no queue {:?}: this hub has topics only", put.queue)))
-        }
-    }
+    content.idempotency_key = idempotency_key(headers)?.map(Into::into);
+    Ok(content)
 }
 
 async fn one(state: &ApiState, publication: Publication, ignored: Vec<String>) -> Result<Response, Failure> {
@@ -177,31 +192,58 @@ async fn one(state: &ApiState, publication: Publication, ignored: Vec<String>) -
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], body).into_response())
 }
 
+/// Where an item went, until it is answered.
+enum Read {
+    Message(Topic),
+    Job(Queue),
+}
+
 /// Stores what could be read, in its order, and answers for every item in its place.
 async fn append(state: &ApiState, documents: Vec<Result<Document, Problem>>) -> Results {
-    let mut batch = Vec::new();
-    let read: Vec<Result<(Topic, Vec<String>), Problem>> = documents
+    let (mut messages, mut jobs) = (Vec::new(), Vec::new());
+    let read: Vec<Result<(Read, Vec<String>), Problem>> = documents
         .into_iter()
         .map(|document| {
             let Document { item, ignored } = document?;
-            let publication = message(item)?;
-            let topic = publication.topic.clone();
-            batch.push(Append { publication, fence: None });
-            Ok((topic, ignored))
+            let read = match item {
+                Item::Message(publication) => {
+                    let topic = publication.topic.clone();
+                    messages.push(Append { publication, fence: None });
+                    Read::Message(topic)
+                }
+                Item::Job(put) => {
+                    state.hub.queues()?;
+                    let queue = put.queue.clone();
+                    jobs.push(put);
+                    Read::Job(queue)
+                }
+            };
+            Ok((read, ignored))
         })
         .collect();
-    let mut stored = if batch.is_empty() { Vec::new() } else { state.hub.append(batch).await }.into_iter();
+    let stored = async { if messages.is_empty() { Vec::new() } else { state.hub.append(messages).await } };
+    let put = async { if jobs.is_empty() { Vec::new() } else { state.hub.put(jobs).await } };
+    let (stored, put) = tokio::join!(stored, put);
+    let (mut stored, mut put) = (stored.into_iter(), put.into_iter());
     let items: Vec<Answer> = read
         .into_iter()
         .map(|item| match item {
             Err(problem) => Answer::refused(None, problem),
-            Ok((topic, ignored)) => match stored.next() {
+            Ok((Read::Job(queue), ignored)) => {
+                let answer = put.next().unwrap_or_else(|| Err(put::no_answer()));
+                match put::Stored::new(&queue, answer, ignored) {
+                    Ok(stored) => Answer::Put(stored),
+                    Err(problem) => Answer::refused(Some(Read::Job(queue)), problem),
+                }
+            }
+            Ok((Read::Message(topic), ignored)) => match stored.next() {
                 Some(Ok(Appended::Stored { at, durability, .. } | Appended::Repeated { at, durability })) => {
                     Answer::Stored(Stored::new(&topic, at, durability, ignored))
                 }
-                Some(Err(error)) => Answer::refused(Some(&topic), error.into()),
+                Some(Err(error)) => Answer::refused(Some(Read::Message(topic)), error.into()),
                 Some(Ok(Appended::Skipped)) | None => {
-                    Answer::refused(Some(&topic), StoreError::Broken("no answer for this message".into()).into())
+                    let error = StoreError::Broken("no answer for this message".into());
+                    Answer::refused(Some(Read::Message(topic)), error.into())
                 }
             },
         })
@@ -218,11 +260,16 @@ impl Stored {
 }
 
 impl Answer {
-    fn refused(topic: Option<&Topic>, problem: Problem) -> Answer {
+    fn refused(read: Option<Read>, problem: Problem) -> Answer {
         let error = problem.reason.as_str();
         metrics::counter!(REFUSED, "door" => "http", "reason" => error).increment(1);
         let retry_after = problem.retry_after.map(|wait| wait.as_secs_f64());
-        Answer::Refused { error, text: problem.text, topic: topic.map(Topic::to_string), retry_after }
+        let (topic, queue) = match read {
+            Some(Read::Message(topic)) => (Some(topic.to_string()), None),
+            Some(Read::Job(queue)) => (None, Some(queue.to_string())),
+            None => (None, None),
+        };
+        Answer::Refused { error, text: problem.text, topic, queue, retry_after }
     }
 }
 

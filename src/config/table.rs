@@ -263,6 +263,14 @@ pub const SETTINGS: &[Setting] = settings! {
             "Topics one connection subscribes to.";
         "max_connections" count(1, 10_000_000), Usize(limits.connections),
             "Connections of this node.";
+        "max_credit" count(1, 1_000), Usize(limits.credit),
+            "Jobs of one queue that one connection may hold at once.";
+        "max_takes" count(1, 10_000), Usize(limits.takes),
+            "Queues that one connection takes from.";
+        "max_held" count(1, 1_000_000), Usize(limits.held),
+            "Jobs that one connection may hold in all.";
+        "max_timeout" seconds(1000, HOUR), Duration(limits.timeout),
+            "The longest that a request may wait for its reply.";
         "max_in_flight" count(1, 10_000), Usize(limits.in_flight),
             "Commands of one connection that wait for the store at the same time.";
         "rate" count(1, 1_000_000), U32(limits.rate),

@@ -41,6 +41,15 @@ impl<'a> Members<'a> {
         self.list.iter().find(|(n, _)| n == name).map(|(_, raw)| *raw)
     }
 
+    /// Reads a member under another name, unless there is one of that name.
+    pub fn rename(&mut self, from: &str, to: &'static str) {
+        if !self.has(to)
+            && let Some((name, _)) = self.list.iter_mut().find(|(name, _)| name == from)
+        {
+            *name = to.into();
+        }
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.list.iter().any(|(n, _)| n == name)
     }

@@ -8,15 +8,21 @@
 //! The settings of a queue are a document too: `read_settings` and `write_settings`.
 
 mod body;
+mod given;
 mod job;
 mod members;
 mod moment;
 mod read;
+mod reply;
 mod settings;
+mod work;
 
 pub use body::{compact, message, quote, quote_into};
+pub use given::{job, parse_place, place, seen};
 pub use job::{Asked, JobTerms, asked};
 pub use members::{Members, json_problem, value};
 pub use moment::{now, since, take_since};
 pub use read::{Content, Document, Item, durability, fields, many, one, seconds, seconds_of};
+pub use reply::{address, read_reply, reply, reply_body};
 pub use settings::{read_settings, write_settings, write_some};
+pub use work::{delay, error_text, lease, timeout};

@@ -1,10 +1,13 @@
 //! What a client asks, free of any wire format.
 
+use std::time::Duration;
+
 use super::cursor::{CursorName, First};
 use super::error::{Problem, Reason};
-use super::message::Publication;
+use super::message::{Body, Publication};
 use super::name::Topic;
 use super::position::Position;
+use super::queue::{How, Put, Queue};
 use super::store::ReadFrom;
 
 /// The client's name for a request, given back in the answer exactly as the codec read it.
@@ -42,8 +45,40 @@ pub enum Command {
         from: ReadFrom,
         limit: u32,
     },
+    Put(Box<Put>),
+    /// `credit`: the jobs that it may hold at once; 0 pauses and keeps its place.
+    Take {
+        queue: Queue,
+        credit: usize,
+        lease: Option<Duration>,
+    },
+    Untake {
+        queue: Queue,
+    },
+    Settle(Settlement),
+    Request(Box<Asking>),
     /// Carries whatever the client sent, to be given back.
     Ping(Box<str>),
+}
+
+/// How deliveries end, or go on: each tag for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// As the client called it.
+    pub verb: &'static str,
+    pub tags: Vec<Box<str>>,
+    pub how: How,
+    /// For whoever waits for the answer to the job.
+    pub reply: Option<Body>,
+}
+
+/// A job whose asker waits for the worker's reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asking {
+    pub put: Put,
+    pub timeout: Duration,
+    /// The reply goes there, and is not waited for.
+    pub reply_to: Option<Topic>,
 }
 
 /// The cursor that a subscription uses, in each of its topics.
@@ -80,7 +115,40 @@ impl Command {
             Command::Publish(_) => "pub",
             Command::Commit { .. } => "commit",
             Command::History { .. } => "history",
+            Command::Put(_) => "put",
+            Command::Take { .. } => "take",
+            Command::Untake { .. } => "untake",
+            Command::Settle(settlement) => settlement.verb,
+            Command::Request(_) => "request",
             Command::Ping(_) => "ping",
+        }
+    }
+}
+
+/// What a frame is about, as the client wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    Topic(Box<str>),
+    Queue(Box<str>),
+    /// One delivery of a job.
+    Tag(Box<str>),
+}
+
+impl Subject {
+    pub fn topic(topic: &Topic) -> Subject {
+        Subject::Topic(topic.as_str().into())
+    }
+
+    pub fn queue(queue: &Queue) -> Subject {
+        Subject::Queue(queue.as_str().into())
+    }
+
+    /// The field that it stands in, and what stands there.
+    pub fn field(&self) -> (&'static str, &str) {
+        match self {
+            Subject::Topic(name) => ("topic", name),
+            Subject::Queue(name) => ("queue", name),
+            Subject::Tag(tag) => ("tag", tag),
         }
     }
 }
@@ -91,7 +159,6 @@ pub struct Refusal {
     pub id: Option<RequestId>,
     /// The verb it was for, where one was recognised.
     pub verb: Option<&'static str>,
-    /// The topic as the client wrote it.
-    pub topic: Option<Box<str>>,
+    pub about: Option<Subject>,
     pub problem: Problem,
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::command::RequestId;
+use super::command::{RequestId, Subject};
 use super::cursor::{CursorName, Placed};
-use super::error::Problem;
-use super::message::{Durability, Message};
+use super::error::{Problem, Reason};
+use super::message::{Body, Durability, Message};
 use super::name::Topic;
 use super::position::Position;
+use super::queue::{Job, JobId, Queue};
 use super::replay::{Answer, Gap};
 use super::store::Missing;
 use super::topic::Mode;
@@ -18,6 +19,8 @@ pub enum Event {
         connection: Box<str>,
         ping: Duration,
         max_frame: usize,
+        /// A topic for replies that only this client knows.
+        inbox: Option<Topic>,
     },
     Subscribed {
         id: Option<RequestId>,
@@ -59,13 +62,60 @@ pub enum Event {
         topic: Topic,
         gap: Gap,
     },
+    Put {
+        id: Option<RequestId>,
+        queue: Queue,
+        job: JobId,
+        durability: Durability,
+        repeated: bool,
+        ignored: Vec<String>,
+    },
+    Taking {
+        id: Option<RequestId>,
+        queue: Queue,
+        credit: usize,
+        lease: Duration,
+        ignored: Vec<String>,
+    },
+    Untaken {
+        id: Option<RequestId>,
+        queue: Queue,
+        ignored: Vec<String>,
+    },
+    Settled {
+        id: Option<RequestId>,
+        verb: &'static str,
+        failed: Vec<(Box<str>, Reason)>,
+        ignored: Vec<String>,
+    },
+    /// What a worker replied; `None`: the reply comes to the topic that was named, under the name `request`.
+    Replied {
+        id: Option<RequestId>,
+        queue: Queue,
+        job: JobId,
+        reply: Option<Body>,
+        request: Option<Box<str>>,
+        ignored: Vec<String>,
+    },
+    Job(Given),
+    /// The lease of a job that this connection held has ended.
+    Lost {
+        tag: Box<str>,
+    },
     Pong(Box<str>),
     Error {
         id: Option<RequestId>,
         verb: Option<&'static str>,
-        topic: Option<Box<str>>,
+        about: Option<Subject>,
         problem: Problem,
     },
+}
+
+/// A job on its way to a worker, under the tag of this delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    pub tag: Box<str>,
+    pub job: Box<Job>,
 }
 
 /// What a subscription is told of the cursor that it uses.
@@ -79,6 +129,6 @@ pub struct CursorUsed {
 
 impl Event {
     pub fn error(id: Option<RequestId>, verb: &'static str, topic: &Topic, problem: Problem) -> Event {
-        Event::Error { id, verb: Some(verb), topic: Some(topic.as_str().into()), problem }
+        Event::Error { id, verb: Some(verb), about: Some(Subject::topic(topic)), problem }
     }
 }

@@ -26,6 +26,13 @@ pub struct Limits {
     pub in_flight: usize,
     /// Messages in one answer to `history`, and in one `GET …/messages`.
     pub history: u32,
+    /// Jobs of one queue that one connection may hold at once.
+    pub credit: usize,
+    /// Queues that one connection takes from, and jobs that it may hold in all.
+    pub takes: usize,
+    pub held: usize,
+    /// How long a request may wait for its reply.
+    pub timeout: Duration,
     /// Bytes that wait for one connection, and how long its peer may take none of them.
     pub outbox: usize,
     pub outbox_age: Duration,
@@ -57,6 +64,10 @@ impl Default for Limits {
             array: 100,
             in_flight: 64,
             history: 1_000,
+            credit: 1_000,
+            takes: 100,
+            held: 10_000,
+            timeout: Duration::from_secs(60),
             outbox: 1024 * 1024,
             outbox_age: Duration::from_secs(10),
             ping: Duration::from_secs(25),

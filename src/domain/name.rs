@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub const MAX_NAME: usize = 200;
+/// Bytes that the own segment of an inbox has at least.
+const INBOX: usize = 22;
 
 /// The name of a topic, known to be well formed.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,6 +56,17 @@ impl Topic {
     /// Whether the name belongs to the hub (`$…`): clients may not publish there.
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with('$')
+    }
+
+    /// Whether replies can be sent here, and only whoever was told the name can listen: `$inbox.` and one segment that
+    /// holds more than 96 random bits in any usual writing.
+    pub fn is_inbox(&self) -> bool {
+        self.0.strip_prefix("$inbox.").is_some_and(|rest| rest.len() >= INBOX && !rest.contains('.'))
+    }
+
+    /// Whether the name lies where inboxes do, guessable or not.
+    pub fn is_among_inboxes(&self) -> bool {
+        self.0.starts_with("$inbox.")
     }
 
     pub fn as_str(&self) -> &str {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::command::{Command, Refusal, Request, RequestId, UseCursor};
+use super::command::{Asking, Command, Refusal, Request, RequestId, Settlement, Subject, UseCursor};
 use super::cursor::{CursorName, Owner};
 use super::error::{CloseCode, Problem, Reason};
 use super::event::Event;
@@ -13,6 +13,7 @@ use super::limits::Limits;
 use super::message::Publication;
 use super::name::Topic;
 use super::position::Position;
+use super::queue::{How, Put, Queue};
 use super::rate::Rate;
 use super::store::ReadFrom;
 
@@ -52,6 +53,33 @@ pub enum Effect {
         limit: u32,
         ignored: Vec<String>,
     },
+    Put {
+        id: Option<RequestId>,
+        put: Box<Put>,
+        ignored: Vec<String>,
+    },
+    Take {
+        id: Option<RequestId>,
+        queue: Queue,
+        credit: usize,
+        lease: Option<Duration>,
+        ignored: Vec<String>,
+    },
+    Untake {
+        id: Option<RequestId>,
+        queue: Queue,
+        ignored: Vec<String>,
+    },
+    Settle {
+        id: Option<RequestId>,
+        settlement: Settlement,
+        ignored: Vec<String>,
+    },
+    Request {
+        id: Option<RequestId>,
+        asking: Box<Asking>,
+        ignored: Vec<String>,
+    },
     Close(CloseCode),
 }
 
@@ -60,8 +88,22 @@ pub struct Holds<'a> {
     pub subscriptions: usize,
     /// Whether a topic is among them.
     pub has: &'a dyn Fn(&Topic) -> bool,
-    /// Commands that wait for the store.
+    /// Commands that wait for the store, but those that end deliveries: each delivery ends once.
     pub in_flight: usize,
+    pub works: &'a dyn Fn(&Queue) -> Works,
+    /// Whether a tag names a job that it holds.
+    pub holds: &'a dyn Fn(&str) -> bool,
+}
+
+/// What a connection takes, seen from one queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Works {
+    /// Queues that it takes from.
+    pub queues: usize,
+    /// Whether this one is among them.
+    pub has: bool,
+    /// Its credit at the others.
+    pub credit: usize,
 }
 
 #[derive(Debug)]
@@ -78,8 +120,13 @@ impl Session {
     }
 
     /// What is said first.
-    pub fn hello(&self, connection: &str) -> Event {
-        Event::Hello { connection: connection.into(), ping: self.limits.ping, max_frame: self.limits.frame }
+    pub fn hello(&self, connection: &str, inbox: Option<&Topic>) -> Event {
+        Event::Hello {
+            connection: connection.into(),
+            ping: self.limits.ping,
+            max_frame: self.limits.frame,
+            inbox: inbox.cloned(),
+        }
     }
 
     /// Whose cursors this client uses.
@@ -96,7 +143,7 @@ impl Session {
         };
         self.strikes = 0;
         let Request { id, command, ignored } = request;
-        if let Err(wait) = self.rate.take(cost(&command), now) {
+        if let Err(wait) = self.rate.take(cost(&command, holds), now) {
             return vec![Effect::Say(refused(id, &command, self.too_fast(wait)))];
         }
         match command {
@@ -106,6 +153,13 @@ impl Session {
                 let mut taken = HashSet::new();
                 let mut effects = Vec::with_capacity(topics.len());
                 for topic in topics {
+                    if topic.is_among_inboxes() && !topic.is_inbox() {
+                        let text =
+                            "inboxes are listened to by whoever knows their name: one segment of at least 22 bytes";
+                        let problem = Problem::new(Reason::Forbidden, text);
+                        effects.push(Effect::Say(Event::error(id.clone(), "sub", &topic, problem)));
+                        continue;
+                    }
                     // What replaces a subscription needs no room.
                     let is_new = !(holds.has)(&topic) && !taken.contains(&topic);
                     if is_new && room == 0 {
@@ -126,7 +180,12 @@ impl Session {
                 effects
             }
             Command::Unsubscribe { topic } => vec![Effect::Unsubscribe { id, topic, ignored }],
-            command @ (Command::Publish(_) | Command::Commit { .. } | Command::History { .. })
+            command @ (Command::Publish(_)
+            | Command::Commit { .. }
+            | Command::History { .. }
+            | Command::Put(_)
+            | Command::Take { .. }
+            | Command::Request(_))
                 if holds.in_flight >= self.limits.in_flight =>
             {
                 let text =
@@ -138,6 +197,17 @@ impl Session {
             Command::Commit { topic, cursor, at, rewind } => {
                 vec![Effect::Commit { id, topic, cursor, at, rewind, ignored }]
             }
+            Command::Put(put) => vec![Effect::Put { id, put, ignored }],
+            Command::Take { queue, credit, lease } => match self.judge_take(&(holds.works)(&queue), credit) {
+                Ok(()) => vec![Effect::Take { id, queue, credit, lease, ignored }],
+                Err(problem) => {
+                    let about = Some(Subject::queue(&queue));
+                    vec![Effect::Say(Event::Error { id, verb: Some("take"), about, problem })]
+                }
+            },
+            Command::Untake { queue } => vec![Effect::Untake { id, queue, ignored }],
+            Command::Settle(settlement) => vec![Effect::Settle { id, settlement, ignored }],
+            Command::Request(asking) => vec![Effect::Request { id, asking, ignored }],
             Command::History { topic, from, limit } => {
                 vec![Effect::History { id, topic, from, limit: limit.clamp(1, self.limits.history), ignored }]
             }
@@ -145,17 +215,35 @@ impl Session {
     }
 
     fn on_refusal(&mut self, now: Instant, refusal: Refusal) -> Vec<Effect> {
-        let Refusal { id, verb, topic, problem } = refusal;
+        let Refusal { id, verb, about, problem } = refusal;
         // Only frames that are no commands at all count towards the close: a wrong name is an answer, not an attack.
         let is_strike = matches!(problem.reason, Reason::BadFrame | Reason::BadJson | Reason::UnknownVerb);
         self.strikes = if is_strike { self.strikes + 1 } else { 0 };
         let rate = self.rate.take(1, now);
         let problem = rate.err().map(|wait| self.too_fast(wait)).unwrap_or(problem);
-        let mut effects = vec![Effect::Say(Event::Error { id, verb, topic, problem })];
+        let mut effects = vec![Effect::Say(Event::Error { id, verb, about, problem })];
         if self.strikes >= self.limits.strikes {
             effects.push(Effect::Close(CloseCode::BadFrames));
         }
         effects
+    }
+
+    fn judge_take(&self, works: &Works, credit: usize) -> Result<(), Problem> {
+        let Limits { takes, held, credit: most, .. } = *self.limits;
+        let too_many = |text| Err(Problem::new(Reason::TooMany, text));
+        if credit > most {
+            return too_many(format!("credit is at most {most} (max_credit), not {credit}"));
+        }
+        if !works.has && works.queues >= takes {
+            return too_many(format!("a connection takes from at most {takes} queues (max_takes); open another"));
+        }
+        if works.credit + credit > held {
+            let room = held.saturating_sub(works.credit);
+            return too_many(format!(
+                "a connection holds at most {held} jobs (max_held); here is room for {room} more"
+            ));
+        }
+        Ok(())
     }
 
     fn too_fast(&self, wait: Duration) -> Problem {
@@ -166,21 +254,32 @@ impl Session {
 }
 
 /// What a command costs of the rate: many topics in one frame cost more than one.
-fn cost(command: &Command) -> u32 {
+fn cost(command: &Command, holds: &Holds<'_>) -> u32 {
     match command {
+        // What ends a job costs nothing: it can be said once for each job that was given.
+        Command::Settle(Settlement { how, tags, .. }) => {
+            let ends = !matches!(how, How::Extend { .. }) && tags.iter().all(|tag| (holds.holds)(tag));
+            u32::from(!ends)
+        }
         Command::Subscribe { topics, .. } => 1 + topics.len() as u32 / 10,
         _ => 1,
     }
 }
 
 fn refused(id: Option<RequestId>, command: &Command, problem: Problem) -> Event {
-    let topic = match command {
-        Command::Subscribe { topics, .. } => topics.first(),
-        Command::Unsubscribe { topic } | Command::Commit { topic, .. } | Command::History { topic, .. } => Some(topic),
-        Command::Publish(publication) => Some(&publication.topic),
+    let about = match command {
+        Command::Subscribe { topics, .. } => topics.first().map(Subject::topic),
+        Command::Unsubscribe { topic } | Command::Commit { topic, .. } | Command::History { topic, .. } => {
+            Some(Subject::topic(topic))
+        }
+        Command::Publish(publication) => Some(Subject::topic(&publication.topic)),
+        Command::Put(put) => Some(Subject::queue(&put.queue)),
+        Command::Take { queue, .. } | Command::Untake { queue } => Some(Subject::queue(queue)),
+        Command::Settle(settlement) => settlement.tags.first().cloned().map(Subject::Tag),
+        Command::Request(asking) => Some(Subject::queue(&asking.put.queue)),
         Command::Ping(_) => None,
     };
-    Event::Error { id, verb: Some(command.verb()), topic: topic.map(|t| t.as_str().into()), problem }
+    Event::Error { id, verb: Some(command.verb()), about, problem }
 }
 
 #[cfg(test)]
@@ -199,11 +298,17 @@ mod tests {
 
     /// A connection with so many subscriptions, one of them to `held`.
     fn holding(subscriptions: usize) -> Holds<'static> {
-        Holds { subscriptions, has: &|topic| topic.as_str() == "held", in_flight: 0 }
+        Holds {
+            subscriptions,
+            has: &|topic| topic.as_str() == "held",
+            in_flight: 0,
+            works: &|queue| Works { queues: 2, has: queue.as_str() == "taken", credit: 1_500 },
+            holds: &|tag| tag == "d1",
+        }
     }
 
     fn bad(reason: Reason) -> Result<Request, Refusal> {
-        Err(Refusal { id: None, verb: None, topic: None, problem: Problem::new(reason, "x") })
+        Err(Refusal { id: None, verb: None, about: None, problem: Problem::new(reason, "x") })
     }
 
     #[test]
@@ -262,8 +367,9 @@ mod tests {
         let mut refused = 0;
         for _ in 0..250 {
             match &session.on_request(now, subscribe(&["a"]), &holding(0))[..] {
-                [Effect::Say(Event::Error { problem, topic, .. })] => {
-                    assert_eq!((problem.reason, topic.as_deref()), (Reason::RateLimited, Some("a")));
+                [Effect::Say(Event::Error { problem, about, .. })] => {
+                    let about = about.as_ref().map(Subject::field);
+                    assert_eq!((problem.reason, about), (Reason::RateLimited, Some(("topic", "a"))));
                     assert!(problem.retry_after.is_some());
                     refused += 1;
                 }

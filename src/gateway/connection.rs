@@ -11,6 +11,7 @@ use tungstenite::protocol::WebSocketContext;
 
 use super::counters;
 use super::event_stream::{HEARTBEAT, Trail};
+use super::jobs::Work;
 use super::outgoing::Pending;
 use super::subscriptions::Subscriptions;
 use super::websocket::close_frame;
@@ -38,6 +39,12 @@ pub struct Connection {
     pub io: RefCell<Io>,
     pub protocol: RefCell<Protocol>,
     pub subscriptions: RefCell<Subscriptions>,
+    /// What it takes from queues and holds; none for most.
+    pub work: RefCell<Option<Box<Work>>>,
+    /// A job had no room: none is given until there is.
+    pub held_back: Cell<bool>,
+    /// Settlements that wait for the store; `in_flight` counts them too.
+    pub settling: Cell<usize>,
     /// Commands that wait for the store.
     pub in_flight: Cell<usize>,
     /// The node goes down: when nothing is in flight any more, this connection is closed.

@@ -1,10 +1,12 @@
 //! The gateway: browsers' sockets. HTTP requests that ask for a WebSocket (`upgrade`) or an event stream (`sse`) are
 //! judged on the front runtime and their sockets handed to a shard, which owns them from then on.
 
+mod asking;
 mod connection;
 mod counters;
 mod cursors;
 mod event_stream;
+mod jobs;
 mod membership;
 mod outgoing;
 mod resuming;

@@ -174,7 +174,7 @@ impl Connection {
                 Ok(0) => return self.fail(io),
                 Ok(written) => {
                     io.outbox.advance(written, now);
-                    if self.hungry.get() {
+                    if self.hungry.get() || self.held_back.get() {
                         // Its task looks whether there is room now.
                         self.wake.notify_one();
                     }

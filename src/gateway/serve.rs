@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use super::connection::{self, Connection, History, Io, Protocol, State, Transport};
 use super::counters;
 use super::cursors::Commit;
+use super::jobs::AskedTake;
 use super::shard::{SCRATCH, Shard};
 use super::subscriptions::Asked;
 use super::websocket::Incoming;
@@ -21,6 +22,7 @@ use crate::domain::message::Publication;
 use crate::domain::session::{Effect, Holds, Session};
 use crate::domain::store::{ReadFrom, ReadLimit};
 use crate::hub::outbox::Outbox;
+use crate::hub::queues;
 use crate::protocol;
 
 /// What a connection begins with.
@@ -91,6 +93,9 @@ impl Shard {
             .into(),
             protocol: Protocol { codec, session: Session::new(self.limits.clone(), now) }.into(),
             subscriptions: Default::default(),
+            work: Default::default(),
+            held_back: Default::default(),
+            settling: Default::default(),
             in_flight: Default::default(),
             leaving: Default::default(),
             histories: Default::default(),
@@ -124,6 +129,7 @@ impl Shard {
                     if connection.hungry.get() {
                         self.read_next(&connection);
                     }
+                    self.resume_work(&connection);
                 }
                 ready = connection.stream.readable(), if connection.takes_commands(&self.limits) => match ready {
                     Ok(()) => self.on_readable(&connection),
@@ -133,6 +139,7 @@ impl Shard {
                     Ok(()) => {
                         connection.flush(self.now());
                         self.read_next(&connection);
+                        self.resume_work(&connection);
                     }
                     Err(_) => break,
                 },
@@ -149,7 +156,9 @@ impl Shard {
             return opening.slot;
         }
         connection.open(&opening.head, now);
-        let hello = connection.protocol.borrow().session.hello(&connection.name);
+        // Who cannot ask gets no replies.
+        let inbox = (connection.trail().is_none() && self.hub.queues().is_ok()).then(queues::inbox);
+        let hello = connection.protocol.borrow().session.hello(&connection.name, inbox.as_ref());
         connection.say(&hello, &self.limits, now);
         for request in opening.requests {
             self.on_request(connection, request, now);
@@ -163,6 +172,7 @@ impl Shard {
         for key in topics {
             self.remove(connection, key);
         }
+        self.give_back(connection);
         connection.io.borrow_mut().state = State::Ended;
         self.connections.borrow_mut().remove(connection.key);
         self.gone.notify_one();
@@ -223,7 +233,9 @@ impl Shard {
                     let key = self.topics.borrow().find(topic);
                     key.is_some_and(|key| connection.subscriptions.borrow_mut().find(key).is_some())
                 },
-                in_flight: connection.in_flight.get(),
+                in_flight: connection.in_flight.get() - connection.settling.get(),
+                works: &|queue| connection.works(queue),
+                holds: &|tag| connection.holds(tag),
             };
             session.on_request(now, request, &holds)
         };
@@ -254,6 +266,16 @@ impl Shard {
                 Effect::History { id, topic, from, limit, ignored } => {
                     self.history(connection, History { id, topic, from, limit, ignored });
                 }
+                Effect::Put { id, put, ignored } => self.put(connection, id, *put, ignored),
+                Effect::Take { id, queue, credit, lease, ignored } => {
+                    self.take(connection, AskedTake { id, queue, credit, lease, ignored });
+                }
+                Effect::Untake { id, queue, ignored } => {
+                    self.untake(connection, &queue);
+                    connection.say(&Event::Untaken { id, queue, ignored }, &self.limits, now);
+                }
+                Effect::Settle { id, settlement, ignored } => self.settle(connection, id, settlement, ignored),
+                Effect::Request { id, asking, ignored } => self.request(connection, id, *asking, ignored),
                 Effect::Close(code) => connection.close(code),
             }
         }

@@ -117,7 +117,7 @@ fn stream_response(body: Body) -> Response {
 fn come_back(problem: Problem, wish: &Wish, gateway: &Gateway) -> Response {
     counters::count_refused(counters::SSE, problem.reason);
     let trail = wish.trail(gateway.inner.numbers.fetch_add(1, Ordering::Relaxed));
-    let event = Event::Error { id: None, verb: Some("sub"), topic: None, problem };
+    let event = Event::Error { id: None, verb: Some("sub"), about: None, problem };
     let frame = protocol::codec(Some(protocol::EVENT_STREAM), &gateway.inner.limits).encode(&event);
     let frame = trail.stamped(&frame, None).unwrap_or(frame);
     stream_response(Body::from([trail.retry_line(), frame].concat()))

@@ -20,7 +20,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::{Arrival, Door, Gateway, counters};
 use crate::document;
-use crate::domain::command::{Command, Refusal, Request, UseCursor};
+use crate::domain::command::{Command, Refusal, Request, Subject, UseCursor};
 use crate::domain::error::{CloseCode, Problem, Reason};
 use crate::domain::name::Topic;
 use crate::domain::store::ReadFrom;
@@ -205,12 +205,16 @@ fn opening(query: &str, most: usize) -> (Vec<Result<Request, Refusal>>, bool) {
     if wishes.len() > most {
         let text = format!("a URL holds at most {most} \"sub\", this one {}; send the others in frames", wishes.len());
         let problem = Problem::new(Reason::TooMany, text);
-        return (vec![Err(Refusal { id: None, verb: Some("sub"), topic: None, problem })], batch);
+        return (vec![Err(Refusal { id: None, verb: Some("sub"), about: None, problem })], batch);
     }
     let requests = wishes.into_iter().map(|wish| {
         let name: Box<str> = wish.topic.chars().take(200).collect();
-        let command =
-            wish.command().map_err(|problem| Refusal { id: None, verb: Some("sub"), topic: Some(name), problem })?;
+        let command = wish.command().map_err(|problem| Refusal {
+            id: None,
+            verb: Some("sub"),
+            about: Some(Subject::Topic(name)),
+            problem,
+        })?;
         Ok(Request { id: None, command, ignored: ignored.clone() })
     });
     (requests.collect(), batch)

@@ -20,7 +20,7 @@ use metrics::histogram;
 use tokio::sync::{mpsc, oneshot};
 
 use self::history::History;
-use self::queues::Desk;
+use self::queues::{Desk, REPLIES, Requests, Wording};
 use self::registry::Registry;
 pub use self::registry::{ShardId, Ticket};
 use self::sequencer::Sequencer;
@@ -44,6 +44,7 @@ pub struct Hub {
     store: Arc<dyn Store>,
     cursors: Option<Arc<dyn Cursors>>,
     desk: Option<Arc<Desk>>,
+    requests: Option<Arc<Requests>>,
     registry: Arc<Registry>,
     /// The feed is interrupted: what is published now reaches subscribers late.
     interrupted: Arc<AtomicBool>,
@@ -101,7 +102,16 @@ impl Hub {
     pub fn new(store: Arc<dyn Store>) -> Hub {
         let interrupted = Arc::<AtomicBool>::default();
         let history = History::new(store.clone(), 0, interrupted.clone());
-        Hub { store, cursors: None, desk: None, registry: Arc::default(), interrupted, settle: None, history }
+        Hub {
+            store,
+            cursors: None,
+            desk: None,
+            requests: None,
+            registry: Arc::default(),
+            interrupted,
+            settle: None,
+            history,
+        }
     }
 
     /// A hub that feeds shards through the given channels; the first is `ShardId(0)`. The future is the sequencer: it
@@ -116,13 +126,17 @@ impl Hub {
     /// The same, keeping at most so many bytes of the newest messages for those who come back.
     pub fn with_memory(
         store: Arc<dyn Store>,
-        shards: Vec<mpsc::Sender<ToShard>>,
+        mut shards: Vec<mpsc::Sender<ToShard>>,
         bytes: usize,
     ) -> (Hub, impl Future<Output = ()> + Send + 'static) {
         let registry = Arc::<Registry>::default();
         let interrupted = Arc::<AtomicBool>::default();
         let (settle, settling) = mpsc::channel(1);
         let history = History::new(store.clone(), bytes, interrupted.clone());
+        // Replies come like messages to a shard of their own.
+        let (to_requests, replies) = mpsc::channel(REPLIES);
+        let requests = Arc::new(Requests::new(registry.clone(), ShardId(shards.len())));
+        shards.push(to_requests);
         let sequencer = Sequencer {
             store: store.clone(),
             registry: registry.clone(),
@@ -131,10 +145,15 @@ impl Hub {
             settling,
             history: history.clone(),
         };
-        (
-            Hub { store, cursors: None, desk: None, registry, interrupted, settle: Some(settle), history },
-            sequencer.run(),
-        )
+        let listening = requests.clone().listen(replies);
+        let requests = Some(requests);
+        let settle = Some(settle);
+        let hub = Hub { store, cursors: None, desk: None, requests, registry, interrupted, settle, history };
+        let running = async move {
+            // Both end with the store's feed.
+            tokio::join!(sequencer.run(), listening);
+        };
+        (hub, running)
     }
 
     /// The same hub with whoever keeps its cursors.
@@ -145,6 +164,14 @@ impl Hub {
     /// The same hub with whoever keeps its queues. To be called on a runtime, where the desk works.
     pub fn with_queues(self, keeper: QueueKeeper) -> Hub {
         Hub { desk: Some(Arc::new(Desk::open(keeper))), ..self }
+    }
+
+    /// The same hub, whose edges write and read requests and replies so.
+    pub fn with_wording(self, wording: Wording) -> Hub {
+        if let Some(requests) = &self.requests {
+            requests.set_wording(wording);
+        }
+        self
     }
 
     /// A shard's first subscriber of a topic: `ToShard::Joined` with this ticket follows.
@@ -266,6 +293,23 @@ impl Hub {
     /// Where jobs are put and taken.
     pub fn queues(&self) -> Result<&Arc<Desk>, Problem> {
         self.desk.as_ref().ok_or_else(queues::absent)
+    }
+
+    /// Gives out no more jobs and waits for no more replies: before the edges are taken down.
+    pub fn close_queues(&self) {
+        if let Some(desk) = &self.desk {
+            desk.close();
+        }
+        if let Some(requests) = &self.requests {
+            requests.close();
+        }
+    }
+
+    /// Waits until what was given back has been told to the store: before it is closed.
+    pub async fn finish_queues(&self) {
+        if let Some(desk) = &self.desk {
+            desk.finish().await;
+        }
     }
 
     /// Puts jobs into queues, fenced or not, and answers item by item. For every door.

@@ -21,12 +21,15 @@ use crate::api::{self, ApiState, Health, Trouble, Troubles};
 use crate::config::{Config, Ingest, Mode, Options};
 use crate::demo;
 use crate::dispatcher::{self, Dispatcher, door};
+use crate::document;
 use crate::domain::access::Access;
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::message::Durability;
 use crate::domain::store::Store;
+use crate::domain::topic::{Mode as TopicMode, Pattern, Rule};
 use crate::gateway::{self, Channels, Gateway, Threads};
 use crate::hub::Hub;
+use crate::hub::queues::Wording;
 use crate::store;
 use crate::telemetry::{self, Metrics};
 use crate::web;
@@ -92,6 +95,7 @@ impl Server {
             Some(keeper) => hub.with_queues(keeper),
             None => hub,
         };
+        let hub = hub.with_wording(Wording { address: document::address, read: document::read_reply });
         let (http, admin_address) = (public.address, admin.as_ref().map(|a| a.address));
         let dispatcher = start_dispatcher(&hub, options, opened.embedded_dead, tries).await?;
         let door = dispatcher.as_ref().and_then(Dispatcher::door);
@@ -168,11 +172,15 @@ impl Server {
                     dispatcher.stop().await;
                 }
             };
+            // Whoever waits for jobs or for a reply is answered now.
+            self.hub.close_queues();
             let requests = futures::future::join_all(self.serving);
             let _ = tokio::join!(tokio::time::timeout_at(half, ingest), tokio::time::timeout_at(half, requests));
             self.hub.settle().await;
             self.gateway.drain().await;
             let _ = tokio::task::spawn_blocking(move || self.threads.join()).await;
+            // What those who went held is given back before the store closes.
+            self.hub.finish_queues().await;
             self.store.close().await;
         };
         if tokio::time::timeout_at(deadline, finish).await.is_err() {
@@ -184,12 +192,19 @@ impl Server {
     }
 }
 
+/// What was set, and before it that replies are kept for nobody but whoever waits for them.
+fn rules(options: &Options) -> Vec<Rule> {
+    let inboxes = "$inbox.*".parse::<Pattern>().expect("it is a pattern");
+    let inboxes = Rule { mode: Some(TopicMode::Live), ..Rule::new(inboxes) };
+    std::iter::once(inboxes).chain(options.rules.iter().cloned()).collect()
+}
+
 fn store_options(options: &Options) -> store::Options {
     store::Options {
         prefix: options.prefix.clone(),
         retention: options.retention,
         cursors: options.cursors,
-        rules: options.rules.clone(),
+        rules: rules(options),
         queues: options.queue_rules(),
         queue_count: options.queue_count,
         queue_bytes: options.queue_bytes,

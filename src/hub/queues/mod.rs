@@ -9,6 +9,7 @@
 
 mod clerk;
 mod line;
+mod requests;
 mod sweeper;
 mod taker;
 
@@ -24,6 +25,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 use self::line::{Line, MOST_WAITING};
+pub use self::requests::{REPLIES, Reply, Requests, Wording, inbox, request_name};
 use self::sweeper::Schedule;
 pub use self::taker::{Jobs, Taker};
 use crate::domain::error::{Problem, Reason};

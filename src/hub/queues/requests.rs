@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
@@ -52,7 +52,7 @@ pub struct Requests {
     last: AtomicU64,
     joins: AtomicBool,
     joined: watch::Sender<bool>,
-    wording: Wording,
+    wording: OnceLock<Wording>,
     closed: AtomicBool,
 }
 
@@ -63,7 +63,7 @@ struct Ticket<'a> {
 }
 
 impl Requests {
-    pub fn new(registry: Arc<Registry>, shard: ShardId, wording: Wording) -> Requests {
+    pub fn new(registry: Arc<Registry>, shard: ShardId) -> Requests {
         Requests {
             inbox: inbox(),
             registry,
@@ -72,9 +72,19 @@ impl Requests {
             last: AtomicU64::new(0),
             joins: AtomicBool::new(false),
             joined: watch::Sender::new(false),
-            wording,
+            wording: OnceLock::new(),
             closed: AtomicBool::new(false),
         }
+    }
+
+    pub fn set_wording(&self, wording: Wording) {
+        let _ = self.wording.set(wording);
+    }
+
+    fn address(&self, put: Put, inbox: &Topic, name: &str) -> Result<Put, Problem> {
+        let wording = self.wording.get().ok_or_else(super::absent)?;
+        let body = (wording.address)(&put.body, inbox, name);
+        Ok(Put { body, ..put })
     }
 
     /// Reads the inbox until the hub is gone.
@@ -90,7 +100,7 @@ impl Requests {
     }
 
     fn on_reply(&self, body: &Body) {
-        let Some((name, body)) = (self.wording.read)(body) else { return };
+        let Some((name, body)) = self.wording.get().and_then(|wording| (wording.read)(body)) else { return };
         let waiter = self.waiting().remove(&name);
         if waiter.is_none_or(|waiter| waiter.send(Ok(body)).is_err()) {
             counter!(telemetry::LATE_REPLIES).increment(1);
@@ -144,8 +154,8 @@ impl Hub {
             let mut joined = requests.joined.subscribe();
             // It ends with the requests alone.
             let _ = joined.wait_for(|joined| *joined).await;
-            let body = (requests.wording.address)(&put.body, &requests.inbox, &ticket.name);
-            let job = self.put_one(Put { body, ..put }).await?;
+            let put = requests.address(put, &requests.inbox, &ticket.name)?;
+            let job = self.put_one(put).await?;
             let body = replied.await.unwrap_or_else(|_| Err(going_down()))?;
             Ok(Reply { job, body })
         };
@@ -164,8 +174,7 @@ impl Hub {
     /// Puts a job whose reply goes to a topic that the asker listens to, under a name that it knows.
     pub async fn request_to(&self, put: Put, reply_to: &Topic, name: &str) -> Result<JobId, Problem> {
         let requests = self.requests.as_ref().ok_or_else(super::absent)?;
-        let body = (requests.wording.address)(&put.body, reply_to, name);
-        self.put_one(Put { body, ..put }).await
+        self.put_one(requests.address(put, reply_to, name)?).await
     }
 
     async fn put_one(&self, put: Put) -> Result<JobId, Problem> {
@@ -173,7 +182,8 @@ impl Hub {
         match self.put(vec![put]).await.pop() {
             Some(Ok(PutAnswer::Stored { job, .. })) => Ok(job),
             Some(Ok(PutAnswer::Repeated { job, .. })) => {
-                let text = format!("a job under the same key is in {queue} already, {job}; its reply goes to who asked first");
+                let text =
+                    format!("a job under the same key is in {queue} already, {job}; its reply goes to who asked first");
                 Err(Problem::new(Reason::Conflict, text))
             }
             Some(Err(error)) => Err(error.into()),
@@ -186,6 +196,11 @@ impl Hub {
 pub fn inbox() -> Topic {
     let name = format!("$inbox.{:016x}{:016x}", random(), random());
     Topic::parse(&name).expect("hexadecimal digits stand in names")
+}
+
+/// A name for a request whose asker has none for it.
+pub fn request_name() -> Box<str> {
+    format!("{:016x}", random()).into()
 }
 
 fn going_down() -> Problem {

@@ -2,9 +2,9 @@
 
 use serde_json::value::RawValue;
 
-use super::openings;
+use super::{jobs, openings};
 use crate::document::{self, Content, Members, json_problem};
-use crate::domain::command::{Command, Refusal, Request, RequestId, UseCursor};
+use crate::domain::command::{Command, Refusal, Request, RequestId, Subject, UseCursor};
 use crate::domain::cursor::CursorName;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::limits::Limits;
@@ -13,16 +13,18 @@ use crate::domain::position::Position;
 use crate::domain::store::ReadFrom;
 
 /// What this hub does.
-const VERBS: [&str; 6] = ["sub", "unsub", "pub", "commit", "history", "ping"];
-/// What the protocol has words for and this hub does not do.
-const ABSENT: [&str; 14] = [
-    "auth", "put", "take", "untake", "ack", "nack", "nak", "extend", "term", "request", "who", "join", "leave",
-    "cancel",
+const VERBS: [&str; 14] = [
+    "sub", "unsub", "pub", "commit", "history", "ping", "put", "take", "untake", "ack", "nack", "extend", "term",
+    "request",
 ];
+/// What stands for another verb.
+const ALIAS: (&str, &str) = ("nak", "nack");
+/// What the protocol has words for and this hub does not do.
+const ABSENT: [&str; 5] = ["auth", "who", "join", "leave", "cancel"];
 
 /// Reads one frame: an object, or an array of them.
 pub fn frame(frame: &[u8], limits: &Limits) -> Vec<Result<Request, Refusal>> {
-    let alone = |problem| vec![Err(Refusal { id: None, verb: None, topic: None, problem })];
+    let alone = |problem| vec![Err(Refusal { id: None, verb: None, about: None, problem })];
     match frame.iter().find(|b| !b.is_ascii_whitespace()) {
         Some(b'{') => object(frame, limits),
         Some(b'[') => {
@@ -55,7 +57,7 @@ pub fn frame(frame: &[u8], limits: &Limits) -> Vec<Result<Request, Refusal>> {
 }
 
 fn object(text: &[u8], limits: &Limits) -> Vec<Result<Request, Refusal>> {
-    let mut refusal = Refusal { id: None, verb: None, topic: None, problem: Problem::new(Reason::Internal, "") };
+    let mut refusal = Refusal { id: None, verb: None, about: None, problem: Problem::new(Reason::Internal, "") };
     let mut members = match Members::read(text, "a frame", limits.depth + 1) {
         Ok(members) => members,
         Err(problem) => return vec![Err(Refusal { problem, ..refusal })],
@@ -65,6 +67,7 @@ fn object(text: &[u8], limits: &Limits) -> Vec<Result<Request, Refusal>> {
         Err(problem) => return vec![Err(Refusal { problem, ..refusal })],
     }
     // The first verb is what an error is for, even if it cannot be done.
+    members.rename(ALIAS.0, ALIAS.1);
     refusal.verb = VERBS.iter().chain(&ABSENT).find(|v| members.has(v)).copied();
     let verb = match verb(&members) {
         Ok(Some(verb)) => verb,
@@ -77,6 +80,7 @@ fn object(text: &[u8], limits: &Limits) -> Vec<Result<Request, Refusal>> {
     }
     let command = match verb {
         "ping" => ping(value),
+        _ if jobs::VERBS.contains(&verb) => jobs::command(verb, value, &mut members, &mut refusal, limits),
         _ => subject(verb, value, &mut refusal).and_then(|topic| command(verb, topic, &mut members, limits)),
     };
     vec![match command {
@@ -139,9 +143,11 @@ fn subscribe_many(
     for name in names {
         match Topic::parse(&name) {
             Ok(topic) => good.push(topic),
-            Err(error) => {
-                answers.push(Err(Refusal { topic: Some(clip(&name)), problem: error.into(), ..refusal.clone() }))
-            }
+            Err(error) => answers.push(Err(Refusal {
+                about: Some(Subject::Topic(clip(&name))),
+                problem: error.into(),
+                ..refusal.clone()
+            })),
         }
     }
     if !good.is_empty() {
@@ -189,7 +195,7 @@ fn subject(verb: &str, value: &RawValue, refusal: &mut Refusal) -> Result<Topic,
         let text = format!("the value of {verb:?} is the name of a topic, not {}", clip(value.get()));
         return Err(Problem::new(Reason::BadFrame, text));
     };
-    refusal.topic = Some(clip(&name));
+    refusal.about = Some(Subject::Topic(clip(&name)));
     Ok(Topic::parse(&name)?)
 }
 
@@ -245,7 +251,7 @@ fn word(members: &mut Members<'_>, name: &str) -> Result<Option<String>, Problem
     }
 }
 
-fn number(members: &mut Members<'_>, name: &str, most: u32) -> Result<Option<u32>, Problem> {
+pub fn number(members: &mut Members<'_>, name: &str, most: u32) -> Result<Option<u32>, Problem> {
     match members.take(name).map(RawValue::get) {
         None | Some("null") => Ok(None),
         Some(raw) => match raw.parse::<u32>() {
@@ -262,6 +268,6 @@ fn ping(value: &RawValue) -> Result<Command, Problem> {
     Ok(Command::Ping(value.get().into()))
 }
 
-fn clip(text: &str) -> Box<str> {
+pub fn clip(text: &str) -> Box<str> {
     text.chars().take(200).collect::<String>().into()
 }

@@ -5,17 +5,20 @@ use std::fmt::{Display, Write};
 use bytes::Bytes;
 
 use crate::document::{self, quote_into};
-use crate::domain::command::RequestId;
-use crate::domain::event::{CursorUsed, Event};
+use crate::domain::command::{RequestId, Subject};
+use crate::domain::event::{CursorUsed, Event, Given};
 use crate::domain::store::Missing;
 use crate::protocol::NATIVE;
 
 pub fn event(event: &Event) -> Bytes {
     let mut object = Object::default();
     match event {
-        Event::Hello { connection, ping, max_frame } => {
+        Event::Hello { connection, ping, max_frame, inbox } => {
             object.text("hello", NATIVE).text("conn", connection);
             object.plain("ping", ping.as_secs_f64()).plain("max", max_frame);
+            if let Some(inbox) = inbox {
+                object.text("inbox", inbox.as_str());
+            }
         }
         Event::Subscribed { id, topic, mode, answer, cursor, ignored } => {
             object.reply(id, "sub").text("topic", topic.as_str()).text("mode", mode.as_str());
@@ -58,14 +61,49 @@ pub fn event(event: &Event) -> Bytes {
             object.text("gap", topic.as_str()).text("after", &gap.after.to_string());
             object.missing(&Missing { why: gap.why, to: gap.to }).plain("kept", gap.kept);
         }
+        Event::Put { id, queue, job, durability, repeated, ignored } => {
+            object.reply(id, "put").text("queue", queue.as_str()).text("job", &job.to_string());
+            object.text("durability", durability.as_str());
+            if *repeated {
+                object.plain("repeated", true);
+            }
+            object.ignored(ignored);
+        }
+        Event::Taking { id, queue, credit, lease, ignored } => {
+            object.reply(id, "take").text("queue", queue.as_str()).plain("credit", credit);
+            object.plain("lease", lease.as_secs_f64()).ignored(ignored);
+        }
+        Event::Untaken { id, queue, ignored } => {
+            object.reply(id, "untake").text("queue", queue.as_str()).ignored(ignored);
+        }
+        Event::Settled { id, verb, failed, ignored } => {
+            object.reply(id, verb);
+            if !failed.is_empty() {
+                let failed = failed.iter().map(|(tag, reason)| format!("{}:\"{reason}\"", document::quote(tag)));
+                object.plain("failed", format_args!("{{{}}}", failed.collect::<Vec<_>>().join(",")));
+            }
+            object.ignored(ignored);
+        }
+        Event::Replied { id, queue, job, reply, request, ignored } => {
+            object.reply(id, "request").text("queue", queue.as_str()).text("job", &job.to_string());
+            if let Some(request) = request {
+                object.text("request", request);
+            }
+            object.ignored(ignored);
+            if let Some(reply) = reply {
+                object.members(&String::from_utf8_lossy(reply.as_bytes()));
+            }
+        }
+        Event::Job(Given { tag, job }) => return document::job(job, tag),
+        Event::Lost { tag } => _ = object.text("lost", tag),
         Event::Pong(what) => _ = object.plain("pong", what),
-        Event::Error { id, verb, topic, problem } => {
+        Event::Error { id, verb, about, problem } => {
             object.id(id).text("error", problem.reason.as_str());
             if let Some(verb) = verb {
                 object.text("for", verb);
             }
-            if let Some(topic) = topic {
-                object.text("topic", topic);
+            if let Some((field, value)) = about.as_ref().map(Subject::field) {
+                object.text(field, value);
             }
             object.text("text", &problem.text);
             if let Some(wait) = problem.retry_after {
@@ -108,6 +146,12 @@ impl Object {
 
     fn reply(&mut self, id: &Option<RequestId>, verb: &str) -> &mut Object {
         self.id(id).text("ok", verb)
+    }
+
+    /// Members that are JSON already.
+    fn members(&mut self, members: &str) {
+        self.0.push(',');
+        self.0.push_str(members);
     }
 
     fn missing(&mut self, missing: &Missing) -> &mut Object {

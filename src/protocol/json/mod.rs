@@ -2,6 +2,7 @@
 
 mod decode;
 mod encode;
+mod jobs;
 mod openings;
 
 use std::sync::Arc;
