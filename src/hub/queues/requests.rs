@@ -30,8 +30,11 @@ pub struct Wording {
     /// The body of a job whose reply goes to this topic, under this name.
     pub address: fn(&Body, &Topic, &str) -> Body,
     /// The name of the request that a message replies to, and what it says.
-    pub read: fn(&Body) -> Option<(Box<str>, Body)>,
+    pub read: fn(&Body) -> Option<Said>,
 }
+
+/// The name of a request, and what was replied to it.
+pub type Said = (Box<str>, Body);
 
 /// What a request led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
