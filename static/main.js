@@ -5,6 +5,7 @@ import { byId } from "./dom.js"
 import { openRejected } from "./rejected.js"
 import { openSend } from "./send.js"
 import { Session } from "./socket.js"
+import { openTheme } from "./themes.js"
 import { openTopics } from "./topics.js"
 import { openUnplug } from "./unplug.js"
 import { openVitals } from "./vitals.js"
@@ -16,25 +17,6 @@ async function learn() {
   const unknown = { redis: null, prefix: "fanfare", stream: "fanfare:in", list: "fanfare:list", vitals: false, version: "" }
   const told = await fetch("demo.json").then(response => (response.ok ? response.json() : {}), () => ({}))
   return { ...unknown, ...told, http: location.origin, ws }
-}
-
-function openTheme() {
-  const toggle = byId("theme")
-  const system = matchMedia("(prefers-color-scheme: dark)")
-  const isDark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark"
-  const show = () => toggle.setAttribute("aria-pressed", String(isDark()))
-  toggle.addEventListener("click", () => {
-    const theme = isDark() ? "light" : "dark"
-    document.documentElement.dataset.theme = theme
-    try {
-      localStorage.setItem("fanfare-theme", theme)
-    } catch {
-      // Storage may be forbidden; the choice then lasts as long as the page.
-    }
-    show()
-  })
-  system.addEventListener("change", show)
-  show()
 }
 
 openTheme()

@@ -3,6 +3,7 @@
 //! A flag goes before a variable, a variable before the file, the file before the default. The table of settings is in
 //! `table`; what comes out are plain options for each part. Inner parts never see this module.
 
+mod demo;
 mod docs;
 mod file;
 mod folder;
@@ -346,6 +347,9 @@ pub fn load(
     let mut config = Config { options, places };
     if mode == Mode::Demo && !config.is_given("store") {
         config.options.store = "memory".into();
+    }
+    if mode.is_demo() {
+        demo::add_rules(&mut config.options.rules);
     }
     find_folder(&mut config, state, &mut faults);
     match mode {

@@ -331,3 +331,13 @@ fn all_faults_of_rules_for_queues_are_told_with_their_line() {
         assert!(faults.contains(part), "{part}\nis not in\n{faults}");
     }
 }
+
+#[test]
+fn the_demo_brings_rules_for_its_lab_and_those_of_its_user_go_before() {
+    let of = |mode, flags: &[&str]| load_with(mode, flags, &[], None).unwrap().options.rules;
+    let rules = of(Mode::Demo, &["--topic", "lab.**: mode=log"]);
+    let patterns: Vec<String> = rules.iter().map(|rule| rule.pattern.to_string()).collect();
+    assert_eq!(patterns, ["lab.**", "lab.*.live", "lab.*.kinesis"]);
+    assert_eq!(of(Mode::Alone, &[]).len(), 2, "its page has the lab too");
+    assert_eq!(of(Mode::Serve, &["--insecure"]), []);
+}

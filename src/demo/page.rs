@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use include_dir::{Dir, include_dir};
 use serde::Serialize;
@@ -29,12 +29,15 @@ pub struct Facts {
     pub store: &'static str,
 }
 
-/// `/`, the files and `/demo.json`.
+/// `/`, the lab, the files and `/demo.json`.
 pub fn routes(facts: Facts) -> Router {
-    let index = |headers: HeaderMap| async move { file("index.html", &headers) };
-    let mut routes = Router::new().route("/", get(index));
+    let page = |name: &'static str| get(move |headers: HeaderMap| async move { file(name, &headers) });
+    let mut routes = Router::new()
+        .route("/", page("index.html"))
+        .route("/lab", page("lab/index.html"))
+        .route("/lab/", get(async || Redirect::permanent("../lab")));
     // Each file is a route of its own, so that what does not exist is told by the API like any other path.
-    for found in FILES.files() {
+    for found in FILES.files().chain(FILES.dirs().flat_map(Dir::files)) {
         if let Some(name) = found.path().to_str() {
             routes = routes.route(&format!("/{name}"), get(named));
         }
