@@ -2,6 +2,8 @@
 
 #[path = "support/checker/mod.rs"]
 mod checker;
+#[path = "checker/work.rs"]
+mod work;
 
 use std::time::Duration;
 

@@ -11,16 +11,18 @@
 //! - R6 convergence: in the end all subscribers of a topic have heard the same.
 //! - R7 liveness: after healing, a probe reaches everybody in time.
 //!
-//! Rules for queues get a file beside `log.rs` and variants beside these.
+//! The rules for queues, Q1 to Q9, are in `work.rs`: they judge a history of their own.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
 mod history;
 mod log;
 mod streams;
 mod verdict;
+mod work;
 
 pub use history::{Answer, Clock, Heard, History, Mark, Publish, Read, Stream};
 pub use verdict::{Allowed, Fault, Figures, Loss, Rule, Verdict};
+pub use work::{Delivery, Ended, JobPut, Left, Terms, Told, Work, WorkFigures, judge_work};
 
 /// Judges a whole run.
 pub fn judge(history: &History, allowed: Allowed) -> Verdict {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::history::p99;
 
-/// The rules of `mod.rs`.
+/// The rules of `mod.rs` and `work.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
     R1,
@@ -16,6 +16,15 @@ pub enum Rule {
     R5,
     R6,
     R7,
+    Q1,
+    Q2,
+    Q3,
+    Q4,
+    Q5,
+    Q6,
+    Q7,
+    Q8,
+    Q9,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,6 +63,28 @@ pub enum Fault {
     Diverged,
     /// A probe does not reach a subscriber in time.
     Stuck,
+    /// A job that was put is neither done nor left.
+    LostJob,
+    /// A job that nobody put.
+    PhantomJob,
+    /// Given out, or left, after its acknowledgement.
+    Undone,
+    AckedTwice,
+    /// Acknowledged by a delivery that another one had followed.
+    LateAck,
+    /// Given out for the first time after a later one of its group.
+    GroupOrder,
+    /// Given out while another one of its group was.
+    GroupShared,
+    /// Given out more often than its queue allows.
+    TooOften,
+    DeadTwice,
+    DeadAndDone,
+    TwoForOneKey,
+    ToldTwice,
+    /// A firing that nobody told.
+    Untelling,
+    Miscounted,
 }
 
 impl Fault {
@@ -67,6 +98,15 @@ impl Fault {
             Silent | FalselyResumed | NotResumed | Gap | Untold => Rule::R5,
             Vanished | Diverged => Rule::R6,
             Stuck => Rule::R7,
+            LostJob | PhantomJob => Rule::Q1,
+            Undone => Rule::Q2,
+            AckedTwice | LateAck => Rule::Q3,
+            GroupOrder | GroupShared => Rule::Q4,
+            TooOften => Rule::Q5,
+            DeadTwice | DeadAndDone => Rule::Q6,
+            TwoForOneKey => Rule::Q7,
+            ToldTwice | Untelling => Rule::Q8,
+            Miscounted => Rule::Q9,
         }
     }
 }
