@@ -13,6 +13,8 @@ mod differential;
 mod outages;
 #[path = "support/redis.rs"]
 mod server;
+#[path = "redis_queues/speed.rs"]
+mod speed;
 #[path = "support/mod.rs"]
 mod support;
 #[path = "redis_queues/wakes.rs"]
