@@ -3,6 +3,8 @@
 
 #[path = "redis_queues/basics.rs"]
 mod basics;
+#[path = "redis_queues/clock.rs"]
+mod clock;
 #[path = "redis_queues/cluster.rs"]
 mod cluster;
 #[path = "support/cluster.rs"]
@@ -11,6 +13,8 @@ mod cluster_servers;
 mod differential;
 #[path = "redis_queues/outages.rs"]
 mod outages;
+#[path = "support/queue_model.rs"]
+mod queue_model;
 #[path = "support/redis.rs"]
 mod server;
 #[path = "redis_queues/speed.rs"]
@@ -19,6 +23,8 @@ mod speed;
 mod support;
 #[path = "redis_queues/wakes.rs"]
 mod wakes;
+#[path = "redis_queues/watched.rs"]
+mod watched;
 
 use std::time::Duration;
 

@@ -94,15 +94,15 @@ async fn a_level_is_proven_before_a_yes_and_told_as_unconfirmed_where_it_is_not(
         assert!(begun.elapsed() < SOON, "the replica is not in step");
         tokio::task::yield_now().await;
     }
-    let replica_wait = Duration::from_millis(300);
-    let options = Options { durability: Some(Durability::Replica), replica_wait, ..Options::default() };
-    let keeper = keeper(&master.url(), options).await;
-    match keeper.queues.queues.put(vec![job("jobs", "a"), job("jobs", "b")]).await.remove(0) {
+    let waiting = |replica_wait| Options { durability: Some(Durability::Replica), replica_wait, ..Options::default() };
+    let patient = keeper(&master.url(), waiting(SOON)).await;
+    let keeper = keeper(&master.url(), waiting(Duration::from_millis(200))).await;
+    match patient.queues.queues.put(vec![job("jobs", "a"), job("jobs", "b")]).await.remove(0) {
         Ok(PutAnswer::Stored { durability, .. }) => assert_eq!(durability, Durability::Replica),
         other => panic!("{other:?}"),
     }
-    let taken = keeper.take("jobs", 1).await;
-    assert_eq!(keeper.settle("jobs", &taken.jobs[0], How::Ack).await, Ok(Settled::Done));
+    let taken = patient.take("jobs", 1).await;
+    assert_eq!(patient.settle("jobs", &taken.jobs[0], How::Ack).await, Ok(Settled::Done));
     replica.pause();
     let is_unconfirmed = |error: &StoreError| matches!(error, StoreError::Unconfirmed(text) if text.contains("0 of 1"));
     let put = keeper.put(job("jobs", "c")).await.unwrap_err();
