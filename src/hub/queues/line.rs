@@ -19,7 +19,8 @@ pub const MOST_WAITING: usize = 100_000;
 /// Names a taker in its line.
 pub type TakerId = u64;
 
-/// Jobs on their way to a taker; its channel is bounded by its credit.
+/// Jobs on their way to a taker; its channel is bounded by its credit. None at all tell one that takes once that there was
+/// nothing.
 pub type Outlet = mpsc::Sender<Vec<Job>>;
 
 #[derive(Debug)]
@@ -224,6 +225,20 @@ impl Line {
                 self.leave(id);
                 self.release(jobs);
             }
+        }
+        if !may_be_more {
+            self.tell_of_nothing(order);
+        }
+    }
+
+    /// Those who take once and have got nothing of an order may not want to wait.
+    fn tell_of_nothing(&self, order: &Order) {
+        let is_meant =
+            |t: &&Taker| t.once && t.free() > 0 && order.only.map_or(t.lease == order.lease, |id| t.id == id);
+        // Where something is on its way already, that will do.
+        let is_quiet = |t: &&Taker| t.outlet.capacity() == t.outlet.max_capacity();
+        for taker in self.takers.iter().filter(is_meant).filter(is_quiet) {
+            let _ = taker.outlet.try_send(Vec::new());
         }
     }
 

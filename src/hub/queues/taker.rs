@@ -10,6 +10,9 @@ use super::line::{self, Outlet, TakerId};
 use super::{Desk, Place, Shared};
 use crate::domain::queue::{Job, MOST_AT_ONCE, Queue};
 
+/// How long a store may take to say what is there, to one who does not wait for more.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// A worker's place in the line of a queue; dropped, it leaves.
 pub struct Taker {
     place: Arc<Place>,
@@ -43,10 +46,21 @@ impl Desk {
         lease: Option<Duration>,
         wait: Duration,
     ) -> Vec<Job> {
-        let (outlet, mut jobs) = self.jobs(1);
+        // Room for the news that there is nothing, and for jobs behind it.
+        let (outlet, mut jobs) = self.jobs(2);
         let credit = most.min(MOST_AT_ONCE);
         let _taker = self.join(queue, line::Taker::new(self.named(name), credit, lease, true, outlet));
-        tokio::time::timeout(wait, jobs.next()).await.ok().flatten().unwrap_or_default()
+        let arrived = async {
+            loop {
+                match jobs.next().await {
+                    Some(batch) if batch.is_empty() && !wait.is_zero() => {}
+                    other => return other.unwrap_or_default(),
+                }
+            }
+        };
+        // Who does not want to wait wants to know what is there all the same.
+        let most = if wait.is_zero() { LOOK } else { wait };
+        tokio::time::timeout(most, arrived).await.unwrap_or_default()
     }
 
     fn join(&self, queue: &Queue, taker: line::Taker) -> Taker {
