@@ -1,5 +1,8 @@
 //! The client commands as a shell runs them: the built binary against a hub of its own on free ports.
 
+#[path = "cli/queues.rs"]
+mod queues;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};

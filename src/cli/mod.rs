@@ -1,6 +1,7 @@
 //! The command line: what can be said, and what the exit codes mean. One file a command; client commands speak to a hub
 //! from outside, over HTTP and WebSocket, like any other client.
 
+mod answers;
 mod commits;
 mod copy;
 mod cursor;

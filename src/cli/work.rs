@@ -16,20 +16,18 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tungstenite::{Error, Message};
 
+use super::answers::{ANSWERS, Answer, Said, answer, settle};
 use super::hub::Address;
 use super::program::{self, About, End};
 use super::socket::{self, Ended, Socket, Waits, connect, on_close, patience};
 use super::{Exit, Stop, output};
 use crate::document::quote;
 use crate::domain::error::Reason;
-use crate::domain::queue::MOST_AT_ONCE;
 
 /// How long the first job of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(50);
 /// Answers of programs that wait to be sent.
 const AHEAD: usize = 1_000;
-/// Verbs with which a program answers for single jobs.
-const ANSWERS: [&str; 5] = ["ack", "nack", "nak", "term", "extend"];
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -101,6 +99,7 @@ struct Held {
     job: String,
     tries: u64,
     lease: Duration,
+    extend_at: Instant,
     line: String,
 }
 
@@ -126,6 +125,7 @@ struct Worker<'a> {
     waiting: VecDeque<Held>,
     gather_until: Instant,
     runs: HashMap<u64, Run>,
+    said: Said,
     number: u64,
     news: mpsc::Receiver<(u64, News)>,
     tell: mpsc::Sender<(u64, News)>,
@@ -147,6 +147,7 @@ impl<'a> Worker<'a> {
             waiting: VecDeque::new(),
             gather_until: Instant::now(),
             runs: HashMap::new(),
+            said: Said::new(Instant::now()),
             number: 0,
             news,
             tell,
@@ -176,45 +177,49 @@ impl<'a> Worker<'a> {
         let mut heard = Instant::now();
         loop {
             self.begin_runs();
-            if self.ending && self.runs.is_empty() {
+            if let Err(error) = self.speak(&mut socket).await {
+                return Ok(Ended::Lost(error.to_string()));
+            }
+            if self.ending && self.runs.is_empty() && self.said.is_empty() {
                 return Ok(self.untake(&mut socket).await);
             }
             let silent_at = heard + self.patience;
             let wake = self.next_wake().map_or(silent_at, |at| at.min(silent_at));
-            let sent = tokio::select! {
+            tokio::select! {
                 frame = socket.next() => {
                     heard = Instant::now();
                     match frame {
                         None => return Ok(Ended::Lost("the connection ended".into())),
                         Some(Err(error)) => return Ok(Ended::Lost(error.to_string())),
-                        Some(Ok(Message::Text(text))) => match self.on_frame(&text)? {
-                            Some(ended) => return Ok(ended),
-                            None => Ok(()),
+                        Some(Ok(Message::Text(text))) => if let Some(ended) = self.on_frame(&text)? {
+                            return Ok(ended);
                         },
                         Some(Ok(Message::Close(Some(close)))) => return on_close(close.code.into(), &close.reason),
-                        Some(Ok(_)) => Ok(()),
+                        Some(Ok(_)) => {}
                     }
                 }
-                Some((number, news)) = self.news.recv() => match self.on_news(number, news) {
-                    Some(frames) => send_all(&mut socket, frames).await,
-                    None => Ok(()),
-                },
-                () = self.signals.next() => match self.on_signal() {
-                    true => return Ok(Ended::Done),
-                    false => send(&mut socket, format!("{{\"take\":{queue},\"credit\":0}}")).await,
-                },
+                Some((number, news)) = self.news.recv() => self.on_news(number, news),
+                () = self.signals.next() => {
+                    if self.on_signal() {
+                        return Ok(Ended::Done);
+                    }
+                    self.said.frames([format!("{{\"take\":{queue},\"credit\":0}}")]);
+                }
                 () = tokio::time::sleep_until(wake) => {
                     if Instant::now() >= silent_at {
                         return Ok(Ended::Lost(format!("nothing came for {} s", self.patience.as_secs())));
                     }
-                    let frames = self.extensions(Instant::now());
-                    send_all(&mut socket, frames).await
+                    self.extend(Instant::now());
                 }
-            };
-            if let Err(error) = sent {
-                return Ok(Ended::Lost(error.to_string()));
             }
         }
+    }
+
+    async fn speak(&mut self, socket: &mut Socket) -> Result<(), Error> {
+        for frame in self.said.take(Instant::now()) {
+            send(socket, frame).await?;
+        }
+        Ok(())
     }
 
     /// Gives back what was not begun, and goes.
@@ -264,8 +269,9 @@ impl<'a> Worker<'a> {
         let lines: String = jobs.iter().map(|job| format!("{}\n", job.line)).collect();
         let child = program::start(&self.arguments.exec, &about);
         let group = child.as_ref().ok().and_then(|child| child.id());
+        let extend_at = jobs.iter().map(|job| job.extend_at).min().unwrap_or_else(Instant::now);
         let open = jobs.into_iter().map(|job| job.tag).collect();
-        self.runs.insert(number, Run { open, lease, extend_at: Instant::now() + lease / 3, group });
+        self.runs.insert(number, Run { open, lease, extend_at, group });
         tokio::spawn(async move {
             let end = match child {
                 Err(error) => End::Failed(format!("the program was not started: {error}")),
@@ -285,19 +291,24 @@ impl<'a> Worker<'a> {
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        let extend = self.runs.values().filter(|run| !run.open.is_empty()).map(|run| run.extend_at).min();
+        let runs = self.runs.values().filter(|run| !run.open.is_empty()).map(|run| run.extend_at);
+        let extend = runs.chain(self.waiting.iter().map(|held| held.extend_at)).min();
         let gather = Some(self.gather_until).filter(|_| !self.waiting.is_empty() && !self.ending);
         let gather = gather.filter(|at| *at > Instant::now());
-        [extend, gather].into_iter().flatten().min()
+        [extend, gather, self.said.next()].into_iter().flatten().min()
     }
 
-    fn extensions(&mut self, now: Instant) -> Vec<String> {
-        let mut frames = Vec::new();
+    /// Holds on to what runs, and to what waits to be run.
+    fn extend(&mut self, now: Instant) {
         for run in self.runs.values_mut().filter(|run| run.extend_at <= now && !run.open.is_empty()) {
             run.extend_at = now + run.lease / 3;
-            frames.extend(settle("extend", &run.open, json!({ "by": run.lease.as_secs_f64() })));
+            self.said.frames(settle("extend", &run.open, json!({ "by": run.lease.as_secs_f64() })));
         }
-        frames
+        for held in self.waiting.iter_mut().filter(|held| held.extend_at <= now) {
+            held.extend_at = now + held.lease / 3;
+            let by = json!({ "by": held.lease.as_secs_f64() });
+            self.said.frames(settle("extend", std::slice::from_ref(&held.tag), by));
+        }
     }
 
     fn on_frame(&mut self, text: &str) -> Result<Option<Ended>, Stop> {
@@ -328,41 +339,36 @@ impl<'a> Worker<'a> {
                 self.gather_until = Instant::now() + GATHER;
             }
             let lease = Duration::try_from_secs_f64(frame["lease"].as_f64().unwrap_or(30.0)).unwrap_or_default();
+            let lease = lease.max(Duration::from_millis(100));
             self.waiting.push_back(Held {
                 tag: word("tag"),
                 job: word("job"),
                 tries: frame["try"].as_u64().unwrap_or(1),
-                lease: lease.max(Duration::from_millis(100)),
+                lease,
+                extend_at: Instant::now() + lease / 3,
                 line: text.to_owned(),
             });
         }
         Ok(None)
     }
 
-    /// The frames that follow from what a run has told.
-    fn on_news(&mut self, number: u64, news: News) -> Option<Vec<String>> {
+    fn on_news(&mut self, number: u64, news: News) {
         match news {
             News::Line(line) => {
-                let run = self.runs.get_mut(&number)?;
+                let Some(run) = self.runs.get_mut(&number) else { return };
                 match answer(&line, &mut run.open, self.most) {
-                    Answer::Frame => Some(vec![line]),
-                    Answer::Wrong(why) => {
-                        output::notice(&format!("{why}: {line:.200}"));
-                        None
-                    }
-                    Answer::None => {
-                        // Whoever reads it may have gone; the jobs are no worse for it.
-                        let _ = output::line(&line);
-                        None
-                    }
+                    Answer::Frame => self.said.frames([line]),
+                    Answer::Wrong(why) => output::notice(&format!("{why}: {line:.200}")),
+                    // Whoever reads it may have gone; the jobs are no worse for it.
+                    Answer::None => drop(output::line(&line)),
                 }
             }
             News::End(end) => {
-                let run = self.runs.remove(&number)?;
-                Some(match end {
-                    End::Done => settle("ack", &run.open, json!({})),
-                    End::Failed(why) => settle("nack", &run.open, json!({ "text": why })),
-                })
+                let Some(run) = self.runs.remove(&number) else { return };
+                match end {
+                    End::Done => self.said.done(run.open),
+                    End::Failed(why) => self.said.frames(settle("nack", &run.open, json!({ "text": why }))),
+                }
             }
         }
     }
@@ -382,6 +388,7 @@ impl<'a> Worker<'a> {
     /// The connection is gone: so are its deliveries.
     fn forget(&mut self) {
         self.waiting.clear();
+        self.said.clear();
         self.runs.values_mut().for_each(|run| run.open.clear());
     }
 
@@ -394,7 +401,7 @@ impl<'a> Worker<'a> {
             }
             tokio::select! {
                 () = tokio::time::sleep_until(until), if !self.ending => return false,
-                Some((number, news)) = self.news.recv() => drop(self.on_news(number, news)),
+                Some((number, news)) = self.news.recv() => self.on_news(number, news),
                 () = self.signals.next() => if self.on_signal() {
                     return true;
                 },
@@ -403,96 +410,6 @@ impl<'a> Worker<'a> {
     }
 }
 
-enum Answer {
-    /// A frame for the hub.
-    Frame,
-    /// Meant as one, but it cannot be sent.
-    Wrong(&'static str),
-    /// Something else that the program prints.
-    None,
-}
-
-/// Judges a line of a program, and takes the tags that it answers from those that are open.
-fn answer(line: &str, open: &mut Vec<String>, most: usize) -> Answer {
-    if !line.starts_with('{') {
-        return Answer::None;
-    }
-    let Ok(Value::Object(frame)) = serde_json::from_str::<Value>(line) else { return Answer::None };
-    let mut verbs = ANSWERS.into_iter().filter(|verb| frame.contains_key(*verb));
-    let (Some(verb), None) = (verbs.next(), verbs.next()) else { return Answer::None };
-    let tags: Vec<&str> = match &frame[verb] {
-        Value::String(tag) => vec![tag],
-        Value::Array(tags) => tags.iter().filter_map(Value::as_str).collect(),
-        _ => return Answer::Wrong("an answer names the tag of a job"),
-    };
-    if tags.is_empty() || tags.iter().any(|tag| !open.iter().any(|open| open == tag)) {
-        return Answer::Wrong("an answer for a job that this run does not hold, or has answered");
-    }
-    if line.len() > most {
-        return Answer::Wrong("an answer that is longer than a frame may be");
-    }
-    if verb != "extend" {
-        open.retain(|open| !tags.contains(&open.as_str()));
-    }
-    Answer::Frame
-}
-
-/// Frames that settle these deliveries, as many as one may hold in each.
-fn settle(verb: &str, tags: &[String], more: Value) -> Vec<String> {
-    let frame = |tags: &[String]| {
-        let mut frame = more.clone();
-        frame[verb] = tags.into();
-        frame.to_string()
-    };
-    tags.chunks(MOST_AT_ONCE).map(frame).collect()
-}
-
 async fn send(socket: &mut Socket, frame: String) -> Result<(), Error> {
     socket.send(Message::text(frame)).await
-}
-
-async fn send_all(socket: &mut Socket, frames: Vec<String>) -> Result<(), Error> {
-    for frame in frames {
-        send(socket, frame).await?;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_a_program_answers_for_its_own_jobs_once() {
-        let mut open: Vec<String> = ["d1", "d2", "d3"].map(String::from).into();
-        let mut judge = |line: &str| match answer(line, &mut open, 60) {
-            Answer::Frame => "frame",
-            Answer::Wrong(_) => "wrong",
-            Answer::None => "none",
-        };
-        for (line, expected) in [
-            ("working", "none"),
-            ("{\"log\":\"d1\"}", "none"),
-            ("{\"ack\":", "none"),
-            (r#"{"extend":"d1","by":30}"#, "frame"),
-            (r#"{"ack":"d1"}"#, "frame"),
-            (r#"{"ack":"d1"}"#, "wrong"),
-            (r#"{"nack":["d2","d9"]}"#, "wrong"),
-            (r#"{"ack":7}"#, "wrong"),
-            (r#"{"ack":"d2","nack":"d3"}"#, "none"),
-            (r#"{"nack":"d2","text":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}"#, "wrong"),
-            (r#"{"nack":["d2","d3"],"delay":5}"#, "frame"),
-        ] {
-            assert_eq!(judge(line), expected, "{line}");
-        }
-        assert!(open.is_empty());
-    }
-
-    #[test]
-    fn many_deliveries_are_settled_some_at_a_time() {
-        let tags: Vec<String> = (0..150).map(|n| format!("d{n}")).collect();
-        assert_eq!(settle("ack", &tags, json!({})).len(), 2);
-        assert_eq!(settle("nack", &tags[..1], json!({ "text": "x" })), [r#"{"nack":["d0"],"text":"x"}"#]);
-        assert_eq!(settle("ack", &[], json!({})), Vec::<String>::new());
-    }
 }

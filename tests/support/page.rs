@@ -1,4 +1,4 @@
-//! `docs/cursors.md` as a shell runs it: every line of its consoles against the built binary, and what it prints against
+//! A page of `docs/` as a shell runs it: every line of its consoles against the built binary, and what it prints against
 //! what the page says.
 
 use std::io::{BufRead, BufReader};
@@ -49,7 +49,7 @@ fn consoles(page: &str) -> Vec<Vec<(String, Vec<String>)>> {
 }
 
 /// Whether a printed line is the told one: `…` stands for anything, `k3` for any epoch.
-fn is_like(told: &str, printed: &str) -> bool {
+pub fn is_like(told: &str, printed: &str) -> bool {
     let mut rest = printed;
     let told = told.replace("\"k3.", "\"…\u{0}.");
     for (i, part) in told.split('…').enumerate() {
@@ -69,15 +69,15 @@ fn is_like(told: &str, printed: &str) -> bool {
     rest.is_empty() || told.ends_with('…')
 }
 
-#[test]
-fn every_line_of_the_page_prints_what_the_page_says() {
-    let page = std::fs::read_to_string("docs/cursors.md").unwrap();
+/// Runs the page; it must have so many consoles.
+pub fn run(path: &str, least: usize) {
+    let page = std::fs::read_to_string(path).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::start(folder.path());
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_fanfare")).parent().unwrap();
     let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
     let consoles = consoles(&page);
-    assert!(consoles.len() >= 5, "all parts of the page were found");
+    assert!(consoles.len() >= least, "all parts of the page were found");
     for commands in consoles {
         let mut script = String::new();
         for (command, _) in &commands {
@@ -100,19 +100,5 @@ fn every_line_of_the_page_prints_what_the_page_says() {
             let fits = lines.len() == told.len() && told.iter().zip(&lines).all(|(told, line)| is_like(told, line));
             assert!(fits, "$ {command}\ntold {told:#?}\nprinted {lines:#?}\n{noted}");
         }
-    }
-}
-
-#[test]
-fn what_differs_is_seen() {
-    for (told, printed, like) in [
-        (r#"{"at":"k3.1","used":…}"#, r#"{"at":"8x1.1","used":17}"#, true),
-        (r#"{"at":"k3.1","used":…}"#, r#"{"at":"8x1.2","used":17}"#, false),
-        (r#"{"at":"k3.1"}"#, r#"{"at":"8.x.1"}"#, false),
-        (r#"{"at":"k3.1"}"#, r#"{"at":"8x1.1"} "#, false),
-        ("a", "ab", false),
-        ("a…", "ab", true),
-    ] {
-        assert_eq!(is_like(told, printed), like, "{told} {printed}");
     }
 }
