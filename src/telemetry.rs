@@ -40,6 +40,9 @@ pub const QUEUE_LOST: &str = "fanfare_queue_lost_total";
 pub const QUEUE_SWEPT: &str = "fanfare_queue_swept_total";
 pub const QUEUE_TAKERS: &str = "fanfare_queue_takers";
 pub const LATE_REPLIES: &str = "fanfare_late_replies_total";
+pub const BINDING_MISSED: &str = "fanfare_binding_missed_total";
+pub const SCHEDULE_RUNS: &str = "fanfare_schedule_runs_total";
+pub const WEBHOOKS: &str = "fanfare_webhook_posts_total";
 pub const QUEUE_PUT_SECONDS: &str = "fanfare_queue_put_seconds";
 pub const STORE_UP: &str = "fanfare_store_up";
 pub const FEED_INTERRUPTIONS: &str = "fanfare_feed_interruptions_total";
@@ -141,6 +144,19 @@ pub const METRICS: &[Metric] = &[
     ),
     metric(QUEUE_TAKERS, Shape::Gauge, &[], "Workers of this node that take from queues, once for each queue."),
     metric(LATE_REPLIES, Shape::Counter, &[], "Replies that nobody waited for any more."),
+    metric(
+        BINDING_MISSED,
+        Shape::Counter,
+        &[],
+        "Messages of bound topics that history did not keep until they were jobs.",
+    ),
+    metric(SCHEDULE_RUNS, Shape::Counter, &[], "Runs of schedules that this node was the one to do."),
+    metric(
+        WEBHOOKS,
+        Shape::Counter,
+        &["result"],
+        "Posts of firings to webhooks: accepted, failed (tried again), given-up (a firing that no try was accepted of).",
+    ),
     metric(QUEUE_PUT_SECONDS, Shape::Seconds, &[], "Time the store takes to put jobs."),
     metric(STORE_UP, Shape::Gauge, &["store"], "1 while the store works, else 0."),
     metric(FEED_INTERRUPTIONS, Shape::Counter, &[], "Times the store's feed was interrupted."),

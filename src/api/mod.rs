@@ -9,6 +9,7 @@ mod health;
 mod publish;
 mod query;
 mod queues;
+mod schedules;
 mod topics;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use axum::routing::{delete, get, post};
 use serde::de::DeserializeOwned;
 
 pub use self::health::{Health, Trouble, Troubles};
+pub use self::schedules::Schedules;
 use crate::domain::access::Access;
 use crate::domain::dead::DeadLetters;
 use crate::domain::error::Reason;
@@ -61,6 +63,7 @@ const OWN: &[(&str, &str)] = &[
     ("GET", "/v1/ingest/dead"),
     ("DELETE", "/v1/ingest/dead/{id}"),
     ("POST", "/v1/ingest/dead/{id}/retry"),
+    ("GET", "/v1/schedules"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/openapi.json"),
@@ -93,6 +96,12 @@ pub fn router(state: ApiState) -> Router {
         .merge(queues::router())
         .with_state(state);
     guarded(routes, access)
+}
+
+/// `/v1/schedules`, to be merged into the public routes: the scheduler is a part beside the hub.
+pub fn schedules_router(access: Arc<Access>, schedules: Schedules) -> Router {
+    let list = move |query| schedules::list(schedules, query);
+    gated(Router::new().route("/v1/schedules", get(list)), access)
 }
 
 /// The routes of the admin address. `render` writes the metrics.

@@ -13,6 +13,7 @@ mod output;
 mod program;
 mod publish;
 mod queue;
+mod schedules;
 mod settings;
 mod socket;
 mod subscribe;
@@ -96,6 +97,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>, acts: Acts) -> ExitCo
         Some(("cursor", flags)) => client(flags, cursor::run),
         Some(("queue", flags)) => client(flags, queue::run),
         Some(("work", flags)) => client(flags, work::run),
+        Some(("schedules", flags)) => client(flags, schedules::run),
         Some(("health", flags)) => client(flags, health::run),
         Some(("doctor", flags)) => client(flags, doctor::run),
         Some(("ingest", flags)) => client(dead_flags(flags), dead::run),
@@ -134,6 +136,10 @@ fn command() -> Command {
             "Queues and their jobs: create, put, take, look, send dead letters back",
         ))
         .subcommand(client_command::<work::Arguments>("work", "Take jobs of a queue and have a program do them"))
+        .subcommand(client_command::<schedules::Arguments>(
+            "schedules",
+            "Print the schedules of a hub with their last and next runs",
+        ))
         .subcommand(client_command::<health::Arguments>("health", "Ask a hub how it is; exit 0 if it lives, else 1"))
         .subcommand(client_command::<doctor::Arguments>(
             "doctor",

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::table::SETTINGS;
 use super::{Config, Options};
 use crate::domain::queue::fields::FIELDS;
+use crate::domain::secret;
 
 const HEAD: &str = "\
 # Settings
@@ -147,8 +148,11 @@ pub fn toml(config: &Config) -> String {
     out
 }
 
-/// A URL without its passwords: the one before the host, and those in its query.
+/// A URL without its passwords: the one before the host, and those in its query. Of a secret nothing but that it is one.
 pub fn redacted(text: &str) -> String {
+    if text.starts_with(secret::PREFIX) {
+        return format!("{}***", secret::PREFIX);
+    }
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_string() };
     let (login, rest) = rest.rsplit_once('@').map_or((None, rest), |(login, rest)| (Some(login), rest));
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));

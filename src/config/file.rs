@@ -6,6 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Place;
 use super::nearest::nearest;
+use super::objects;
 use super::table::{SETTINGS, Setting};
 
 /// A configuration file is small; what is larger is another file.
@@ -48,6 +49,13 @@ pub fn read(path: &Path, faults: &mut Vec<String>) -> Vec<(&'static Setting, Pla
             given.push((known(setting), place.clone(), vec![rules]));
             continue;
         }
+        if let ("bindings" | "schedules", DeValue::Table(table)) = (name, value.get_ref()) {
+            let setting = known(&name[..name.len() - 1]);
+            let check = |texts: &[String]| setting.kind.read(texts).map(drop);
+            let text = objects::tables(name, table, path, &line_of, check, faults);
+            given.push((setting, place, vec![text]));
+            continue;
+        }
         if let DeValue::Table(_) = value.get_ref() {
             faults.push(format!("{place}: settings stand at the top of the file, not in a [{name}] section"));
             continue;
@@ -61,9 +69,9 @@ pub fn read(path: &Path, faults: &mut Vec<String>) -> Vec<(&'static Setting, Pla
             None => faults.push(format!("{place}: it takes {}", setting.kind.takes())),
         }
     }
-    for name in ["topic", "queue"] {
+    for name in ["topic", "queue", "binding", "schedule"] {
         if given.iter().filter(|(setting, ..)| setting.name == name).count() > 1 {
-            faults.push(format!("{shown}: rules stand in `{name}` and in [{name}s.\"…\"]; say it in one way"));
+            faults.push(format!("{shown}: some stand in `{name}` and some in [{name}s.\"…\"]; say it in one way"));
         }
     }
     given

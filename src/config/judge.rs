@@ -1,6 +1,6 @@
 //! What is wrong with settings that are well each by itself.
 
-use super::{Config, Ingest};
+use super::{Config, Ingest, QueueRule};
 
 pub fn judge_serve(config: &Config, faults: &mut Vec<String>) {
     if !config.options.insecure {
@@ -41,6 +41,15 @@ pub fn judge_demo(config: &mut Config, faults: &mut Vec<String>) {
 pub fn judge_together(config: &Config, faults: &mut Vec<String>) {
     let options = &config.options;
     let mut fault = |name: &str, text: String| faults.push(format!("{}: {text}", config.place(name)));
+    let has_webhook = |rule: &QueueRule| rule.settings().start_when.is_some_and(|start| start.webhook.is_some());
+    if let Some(rule) = options.queues.iter().find(|rule| has_webhook(rule) && options.webhook_secret.is_empty()) {
+        let text = format!(
+            "queues of {} name a webhook, and nothing signs what is posted there: set webhook_secret (FANFARE_WEBHOOK_SECRET); \
+             make one with: echo whsec_$(openssl rand -base64 32)",
+            rule.pattern
+        );
+        fault("queue", text);
+    }
     let listeners = [
         ("listen", Some(options.listen)),
         ("admin_listen", options.admin_listen),

@@ -3,14 +3,17 @@
 //! A flag goes before a variable, a variable before the file, the file before the default. The table of settings is in
 //! `table`; what comes out are plain options for each part. Inner parts never see this module.
 
+mod bindings;
 mod demo;
 mod docs;
 mod file;
 mod folder;
 mod judge;
 mod nearest;
+mod objects;
 mod queues;
 mod rules;
+mod schedules;
 mod start_when;
 mod table;
 mod unit;
@@ -32,9 +35,11 @@ pub use docs::{markdown, redacted, toml};
 pub use queues::{QueueRule, queue_fields};
 pub use table::{SETTINGS, Setting};
 
+use crate::domain::binding::Binding;
 use crate::domain::cursor::CursorBounds;
 use crate::domain::limits::Limits;
 use crate::domain::queue::QueueRules;
+use crate::domain::schedule::Schedule;
 use crate::domain::store::Retention;
 use crate::domain::topic::Rule;
 use crate::endpoint;
@@ -80,6 +85,11 @@ pub struct Options {
     pub queue_count: usize,
     pub queue_bytes: u64,
     pub queue_keys: u64,
+    pub bindings: Vec<Binding>,
+    pub schedules: Vec<Schedule>,
+    /// Empty: none.
+    pub webhook_secret: String,
+    pub queue_stats: Duration,
     pub ingest: String,
     pub ingest_stream: String,
     pub ingest_list: String,
@@ -129,6 +139,10 @@ impl Default for Options {
             queue_count: 10_000,
             queue_bytes: 0,
             queue_keys: 1_000_000,
+            bindings: Vec::new(),
+            schedules: Vec::new(),
+            webhook_secret: String::new(),
+            queue_stats: Duration::from_secs(2),
             ingest: "auto".into(),
             ingest_stream: "fanfare:in".into(),
             ingest_list: "fanfare:list".into(),

@@ -8,6 +8,9 @@ use super::Options;
 use super::queues::QueueRule;
 use super::unit::{Kind, Value};
 use crate::domain::access::{Name, Origin};
+use crate::domain::binding::Binding;
+use crate::domain::schedule::Schedule;
+use crate::domain::secret::Secret;
 use crate::domain::topic::Rule;
 use crate::endpoint::{self, Endpoint};
 
@@ -33,6 +36,8 @@ pub enum Slot<'a> {
     List(&'a mut Vec<String>),
     Rules(&'a mut Vec<Rule>),
     Queues(&'a mut Vec<QueueRule>),
+    Bindings(&'a mut Vec<Binding>),
+    Schedules(&'a mut Vec<Schedule>),
 }
 
 impl Setting {
@@ -59,6 +64,8 @@ impl Setting {
             (Slot::List(slot), Value::List(value)) => *slot = value,
             (Slot::Rules(slot), Value::Rules(value)) => *slot = value,
             (Slot::Queues(slot), Value::Queues(value)) => *slot = value,
+            (Slot::Bindings(slot), Value::Bindings(value)) => *slot = value,
+            (Slot::Schedules(slot), Value::Schedules(value)) => *slot = value,
             _ => unreachable!("the kind of {} fits its slot", self.name),
         }
     }
@@ -78,6 +85,8 @@ impl Setting {
             Slot::List(slot) => Value::List(slot.clone()),
             Slot::Rules(slot) => Value::Rules(slot.clone()),
             Slot::Queues(slot) => Value::Queues(slot.clone()),
+            Slot::Bindings(slot) => Value::Bindings(slot.clone()),
+            Slot::Schedules(slot) => Value::Schedules(slot.clone()),
         })
     }
 }
@@ -110,6 +119,10 @@ const KEY: Kind = Kind::Text { takes: "1 to 64 characters of A-Z a-z 0-9 _ : . -
 const LOG: Kind = Kind::Text {
     takes: "error, warn, info, debug or trace, also by part: info,fanfare::store=debug",
     check: check_log,
+};
+const SECRET: Kind = Kind::Text {
+    takes: "whsec_ and the base64 of 24 to 64 random bytes",
+    check: |text| if text.is_empty() { Ok(()) } else { Secret::parse(text).map(drop) },
 };
 const ORIGINS: Kind = Kind::List {
     takes: "origins joined by commas, each scheme://host[:port] exactly; null; * for every site",
@@ -205,14 +218,22 @@ pub const SETTINGS: &[Setting] = settings! {
             "What is said of topics of a pattern; the first rule that a topic meets counts, the rest is as above.";
     }
     "Queues" {
-        "queue" Kind::Queues, Queues(queues),
-            "What is said of queues of a pattern; the first rule that a queue meets counts, unless it has settings of its own.";
+        "binding" Kind::Bindings, Bindings(bindings),
+            "Messages of topics that become jobs of a queue as well (`[bindings.NAME]`).";
+        "schedule" Kind::Schedules, Schedules(schedules),
+            "Jobs and messages at the times of a cron expression (`[schedules.NAME]`).";
+        "webhook_secret" SECRET, Text(webhook_secret),
+            "What posts to webhooks of queues are signed with; without one no queue may name a webhook.";
+        "queue_stats" seconds(100, HOUR), Duration(queue_stats),
+            "Time between two messages on $queue.NAME.stats, to those who listen there.";
         "max_queues" count(1, 1 << 32), Usize(queue_count),
             "Queues an embedded store keeps a record of; beyond it new ones are refused.";
         "queue_bytes" size(0, 1 << 50), U64(queue_bytes),
             "Bytes of all jobs together in an embedded store, dead letters too; beyond it puts are refused. 0: what fits the store.";
         "queue_keys" count(1, 1 << 32), U64(queue_keys),
             "De-duplication and idempotency keys of jobs an embedded store remembers; beyond it puts with a new key are refused.";
+        "queue" Kind::Queues, Queues(queues),
+            "What is said of queues of a pattern; the first rule that a queue meets counts, unless it has settings of its own.";
     }
     "Cursors" {
         "cursor_age" seconds(60_000, 3650 * DAY), Duration(cursors.unused),

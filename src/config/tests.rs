@@ -57,6 +57,11 @@ fn every_setting_can_be_given_in_every_way() {
             ("hosts", _) => "a.example,b.example".into(),
             ("topic", _) => "a.*: mode=live; **: messages=5, age=1h".into(),
             ("queue", _) => "orders.*: like=sqs-fifo, lease=1m; **: start_when=10 or 3 of 7 or 1m".into(),
+            ("binding", _) => r#"[{"name":"a","topics":"a.**","queue":"q","filter":{"key":"*"}}]"#.into(),
+            ("schedule", _) => {
+                r#"[{"name":"a","cron":"0 2 * * *","timezone":"UTC","queue":"q","data":1,"catch_up":true}]"#.into()
+            }
+            ("webhook_secret", _) => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into(),
             ("prefix" | "ingest_stream" | "ingest_list", _) => format!("x:{}", setting.name),
             // No larger than what they must stay below.
             ("max_frame", _) => "32KiB".into(),
@@ -296,8 +301,60 @@ fn help_shows_each_setting_once() {
 }
 
 #[test]
+fn bindings_and_schedules_are_tables_of_the_file_or_json() {
+    let file = r#"
+[bindings.paid]
+topics = "orders.**"
+queue = "jobs"
+filter = { name = "order.*", tags.region = "eu", key = true }
+
+[schedules.nightly]
+cron = "0 2 * * *"
+timezone = "Asia/Seoul"
+queue = "jobs"
+data = { report = "all", days = [1, 2.5, true] }
+"#;
+    let options = serve(&[], &[], Some(file)).unwrap();
+    let binding = r#"{"name":"paid","topics":"orders.**","queue":"jobs","filter":{"key":"*","name":"order.*","tags.region":"eu"}}"#;
+    let schedule = r#"{"name":"nightly","cron":"0 2 * * *","timezone":"Asia/Seoul","queue":"jobs","data":{"report":"all","days":[1,2.5,true]}}"#;
+    let said = serve(&["--binding", binding], &[("FANFARE_SCHEDULE", schedule)], None).unwrap();
+    assert_eq!((&options.bindings, options.bindings.len()), (&said.bindings, 1));
+    assert_eq!(
+        (&options.schedules[0].name, &options.schedules[0].cron),
+        (&said.schedules[0].name, &said.schedules[0].cron)
+    );
+
+    let file = "\n[bindings.a]\ntopics = \"a\"\n[schedules.b]\ncron = \"x\"\nqueue = \"q\"\n[schedules]\nc = 5\n";
+    let faults = serve(&["--schedule", "tonight"], &[], Some(file)).unwrap_err();
+    for part in [
+        "./fanfare.toml line 2, bindings.a:",
+        "./fanfare.toml line 4, schedules.b:",
+        "schedules.c: it takes a table, as in [schedules.NAME]",
+        "--schedule: \"tonight\" is not JSON",
+    ] {
+        assert!(faults.contains(part), "{part}\nis not in\n{faults}");
+    }
+}
+
+#[test]
+fn a_webhook_without_a_secret_is_refused_and_the_secret_is_never_shown() {
+    let queue = "jobs: start_when=10 to https://a.example/hook";
+    let faults = serve(&["--queue", queue], &[], None).unwrap_err();
+    assert!(faults.contains("queues of jobs name a webhook") && faults.contains("FANFARE_WEBHOOK_SECRET"), "{faults}");
+    let secret = ("FANFARE_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let config = load_with(Mode::Serve, &["--queue", queue, "--insecure"], &[secret], None).unwrap();
+    for shown in [toml(&config), format!("{:?}", config.options)] {
+        assert!(shown.contains("whsec_***") && !shown.contains("MfKQ9"), "{shown}");
+    }
+    let faults = serve(&[], &[("FANFARE_WEBHOOK_SECRET", "hunter2")], None).unwrap_err();
+    assert!(faults.contains("openssl") && !faults.contains("hunter2"), "{faults}");
+}
+
+#[test]
 fn rules_for_queues_are_tables_of_the_file_or_a_flag() {
     let file = r#"
+webhook_secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
 [queues."orders.*"]
 like = "sqs-fifo"
 lease = "60s"
@@ -307,10 +364,11 @@ backoff = ["1s", "10s"]
 start_when = { any = [{ count = 10 }, { count = 3, min_priority = 7 }, { oldest = "60s" }], batch = 20, webhook = "https://a.example/x,y" }
 "#;
     let options = serve(&[], &[], Some(file)).unwrap();
+    let secret = "--webhook-secret=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let line = "orders.*: like=sqs-fifo, lease=60s, backoff=1s 10s; \
                 nightly: start_when=10 or 3 of 7 or 60s batch 20 to https://a.example/x%2Cy";
-    assert_eq!(options.queues, serve(&["--queue", line], &[], None).unwrap().queues);
-    assert_eq!(options.queues, serve(&[], &[("FANFARE_QUEUE", line)], None).unwrap().queues);
+    assert_eq!(options.queues, serve(&["--queue", line, secret], &[], None).unwrap().queues);
+    assert_eq!(options.queues, serve(&[secret], &[("FANFARE_QUEUE", line)], None).unwrap().queues);
     let rules = options.queue_rules();
     let of = |name: &str| rules.of(&Queue::parse(name).unwrap()).clone();
     assert!(of("orders.eu").dedupe_content && of("orders.eu").lease.as_secs() == 60);

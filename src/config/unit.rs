@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::queues::{self, QueueRule};
 use super::rules;
+use super::{bindings, schedules};
+use crate::domain::binding::Binding;
+use crate::domain::schedule::Schedule;
 use crate::domain::topic::Rule;
 
 /// What is written for a setting. Reading checks; what was read fits the setting's slot.
@@ -40,6 +43,8 @@ pub enum Kind {
     Rules,
     /// Rules for queues.
     Queues,
+    Bindings,
+    Schedules,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +57,8 @@ pub enum Value {
     List(Vec<String>),
     Rules(Vec<Rule>),
     Queues(Vec<QueueRule>),
+    Bindings(Vec<Binding>),
+    Schedules(Vec<Schedule>),
 }
 
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
@@ -69,6 +76,12 @@ impl Kind {
         }
         if let Kind::Queues = self {
             return queues::read(texts).map(Value::Queues);
+        }
+        if let Kind::Bindings = self {
+            return bindings::read(texts).map(Value::Bindings);
+        }
+        if let Kind::Schedules = self {
+            return schedules::read(texts).map(Value::Schedules);
         }
         let [text] = texts else { return Err(format!("takes one value, {} are given", texts.len())) };
         self.read_one(text.trim())
@@ -97,7 +110,9 @@ impl Kind {
             Kind::Address { .. } => text.parse().map(|address| Value::Address(Some(address))).map_err(|_| wrong()),
             Kind::Choice(words) => words.contains(&text).then(|| Value::Text(text.to_string())).ok_or_else(wrong),
             Kind::Text { check, .. } => check(text).map(|()| Value::Text(text.to_string())),
-            Kind::List { .. } | Kind::Rules | Kind::Queues => unreachable!("lists are read above"),
+            Kind::List { .. } | Kind::Rules | Kind::Queues | Kind::Bindings | Kind::Schedules => {
+                unreachable!("lists are read above")
+            }
         }
     }
 
@@ -119,6 +134,8 @@ impl Kind {
             Kind::Text { takes, .. } | Kind::List { takes, .. } => takes.to_string(),
             Kind::Rules => rules::TAKES.to_string(),
             Kind::Queues => queues::TAKES.to_string(),
+            Kind::Bindings => bindings::TAKES.to_string(),
+            Kind::Schedules => schedules::TAKES.to_string(),
         }
     }
 
@@ -134,6 +151,7 @@ impl Kind {
             Kind::Text { .. } => "TEXT",
             Kind::List { .. } => "LIST",
             Kind::Rules | Kind::Queues => "RULES",
+            Kind::Bindings | Kind::Schedules => "JSON",
         }
     }
 
@@ -153,6 +171,8 @@ impl Kind {
             Value::List(items) => items.join(","),
             Value::Rules(list) => rules::write(list),
             Value::Queues(list) => queues::write(list),
+            Value::Bindings(list) => bindings::write(list),
+            Value::Schedules(list) => schedules::write(list),
         }
     }
 }

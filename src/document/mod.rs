@@ -8,6 +8,7 @@
 //! The settings of a queue are a document too: `read_settings` and `write_settings`.
 
 mod body;
+mod bound;
 mod given;
 mod job;
 mod members;
@@ -15,9 +16,11 @@ mod moment;
 mod read;
 mod reply;
 mod settings;
+mod signal;
 mod work;
 
 pub use body::{compact, message, quote, quote_into};
+pub use bound::{binding, bound, headers};
 pub use given::{job, parse_place, place, seen};
 pub use job::{Asked, JobTerms, asked};
 pub use members::{Members, json_problem, value};
@@ -25,4 +28,5 @@ pub use moment::{now, since, take_since};
 pub use read::{Content, Document, Item, durability, fields, many, one, seconds, seconds_of};
 pub use reply::{address, read_reply, reply, reply_body};
 pub use settings::{read_settings, write_settings, write_some};
+pub use signal::{Rates, data, figures, firing, published, read_run, run, stats};
 pub use work::{delay, error_text, lease, timeout};

@@ -4,6 +4,7 @@
 //! an argument, and what must happen goes out as a value. Everything else in the crate points here.
 
 pub mod access;
+pub mod binding;
 pub mod bookmark;
 pub mod codec;
 pub mod command;
@@ -20,6 +21,8 @@ pub mod position;
 pub mod queue;
 pub mod rate;
 pub mod replay;
+pub mod schedule;
+pub mod secret;
 pub mod session;
 pub mod store;
 pub mod topic;

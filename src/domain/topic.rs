@@ -89,26 +89,47 @@ impl Rule {
     }
 }
 
-/// The settings of every topic: those of the first rule whose pattern it meets, else the defaults.
+/// The settings of every topic: those of the first rule whose pattern it meets, else those that the hub gives topics of its
+/// own, else the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     defaults: TopicSettings,
     rules: Vec<(Pattern, TopicSettings)>,
+    notes: TopicSettings,
+    figures: TopicSettings,
 }
+
+/// How long notes of the hub's own are kept: when a binding was opened, when a schedule ran last.
+const NOTED: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// How long figures are kept: who comes later is not shown old ones.
+const SHOWN: Duration = Duration::from_secs(60);
 
 impl Rules {
     pub fn new(defaults: TopicSettings, rules: &[Rule]) -> Rules {
         let rules = rules.iter().map(|rule| (rule.pattern.clone(), rule.over(&defaults))).collect();
-        Rules { defaults, rules }
+        let latest = TopicSettings { mode: Mode::Latest, messages: 1, ..defaults };
+        let notes = TopicSettings { age: NOTED, record: NOTED, ..latest };
+        Rules { defaults, rules, notes, figures: TopicSettings { age: SHOWN, ..latest } }
     }
 
     pub fn of(&self, topic: &Topic) -> &TopicSettings {
-        self.rules.iter().find(|(pattern, _)| pattern.meets(topic)).map_or(&self.defaults, |(_, settings)| settings)
+        let rule = self.rules.iter().find(|(pattern, _)| pattern.meets(topic));
+        rule.map_or_else(|| self.usual(topic.as_str()), |(_, settings)| settings)
+    }
+
+    /// Where no rule speaks of it.
+    fn usual(&self, name: &str) -> &TopicSettings {
+        match name.strip_prefix('$') {
+            None => &self.defaults,
+            Some(own) if own.starts_with("binding.") || own.starts_with("schedule.") => &self.notes,
+            Some(own) if own.starts_with("queue.") && own.ends_with(".stats") => &self.figures,
+            Some(_) => &self.defaults,
+        }
     }
 
     /// All settings that a topic can have.
     pub fn all(&self) -> impl Iterator<Item = &TopicSettings> {
-        std::iter::once(&self.defaults).chain(self.rules.iter().map(|(_, settings)| settings))
+        [&self.defaults, &self.notes, &self.figures].into_iter().chain(self.rules.iter().map(|(_, settings)| settings))
     }
 }
 
@@ -257,6 +278,23 @@ mod tests {
         assert_eq!(of("chat.a"), TopicSettings { messages: 50, age: Duration::from_secs(60), ..defaults });
         assert_eq!(of("price"), TopicSettings { mode: Mode::Latest, ..defaults });
         assert_eq!(of("$stats"), defaults);
+    }
+
+    #[test]
+    fn topics_of_the_hub_have_settings_of_their_own_unless_a_rule_speaks_of_them() {
+        let defaults = TopicSettings::from(&Retention::default());
+        let of = |rules: &[Rule], name: &str| *Rules::new(defaults, rules).of(&Topic::parse(name).unwrap());
+        for (name, mode, age) in [
+            ("$queue.a.b.trigger", Mode::Log, defaults.age),
+            ("$queue.a.b.stats", Mode::Latest, SHOWN),
+            ("$binding.a", Mode::Latest, NOTED),
+            ("$schedule.a", Mode::Latest, NOTED),
+            ("queue.a.stats", Mode::Log, defaults.age),
+        ] {
+            assert_eq!((of(&[], name).mode, of(&[], name).age), (mode, age), "{name}");
+        }
+        let rule = Rule { messages: Some(7), ..Rule::new("$queue.**".parse().unwrap()) };
+        assert_eq!(of(&[rule], "$queue.a.stats"), TopicSettings { messages: 7, ..defaults });
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 //!
 //! It knows which shards want which topic, but not which protocol their connections speak, nor which store is behind.
 
+pub mod bindings;
 mod history;
 pub mod outbox;
 pub mod queues;
@@ -19,11 +20,13 @@ use futures::future::BoxFuture;
 use metrics::histogram;
 use tokio::sync::{mpsc, oneshot};
 
+use self::bindings::Bindings;
 use self::history::History;
 use self::queues::{Desk, REPLIES, Requests, Wording};
 use self::registry::Registry;
 pub use self::registry::{ShardId, Ticket};
 use self::sequencer::Sequencer;
+use crate::domain::binding::Binding;
 use crate::domain::codec::Format;
 use crate::domain::cursor::{CursorKey, Cursors, First, Opened, Placed};
 use crate::domain::replay::Gap;
@@ -45,6 +48,7 @@ pub struct Hub {
     cursors: Option<Arc<dyn Cursors>>,
     desk: Option<Arc<Desk>>,
     requests: Option<Arc<Requests>>,
+    bindings: Option<Arc<Bindings>>,
     registry: Arc<Registry>,
     /// The feed is interrupted: what is published now reaches subscribers late.
     interrupted: Arc<AtomicBool>,
@@ -107,6 +111,7 @@ impl Hub {
             cursors: None,
             desk: None,
             requests: None,
+            bindings: None,
             registry: Arc::default(),
             interrupted,
             settle: None,
@@ -148,7 +153,8 @@ impl Hub {
         let listening = requests.clone().listen(replies);
         let requests = Some(requests);
         let settle = Some(settle);
-        let hub = Hub { store, cursors: None, desk: None, requests, registry, interrupted, settle, history };
+        let bindings = None;
+        let hub = Hub { store, cursors: None, desk: None, requests, bindings, registry, interrupted, settle, history };
         let running = async move {
             // Both end with the store's feed.
             tokio::join!(sequencer.run(), listening);
@@ -172,6 +178,16 @@ impl Hub {
             requests.set_wording(wording);
         }
         self
+    }
+
+    /// The same hub with bindings of topics to its queues. What is published to them is answered when it is a job, too.
+    pub async fn with_bindings(self, list: Vec<Binding>, wording: bindings::Wording) -> Result<Hub, Problem> {
+        if list.is_empty() {
+            return Ok(self);
+        }
+        let desk = self.queues()?.clone();
+        let bindings = Bindings::open(self.store.clone(), desk, list, wording).await?;
+        Ok(Hub { bindings: Some(Arc::new(bindings)), ..self })
     }
 
     /// A shard's first subscriber of a topic: `ToShard::Joined` with this ticket follows.
@@ -201,6 +217,11 @@ impl Hub {
         }
     }
 
+    /// Topics that subscribers of this node want, of those whose names begin and end so.
+    pub fn wanted(&self, begin: &str, end: &str) -> Vec<Topic> {
+        self.registry.wanted(begin, end)
+    }
+
     /// How many topics the subscribers of this node want.
     pub fn topics(&self) -> usize {
         self.registry.topics()
@@ -224,7 +245,15 @@ impl Hub {
 
     /// Stores a batch, fenced or not, and answers item by item. For the dispatcher and the HTTP API.
     pub fn append(&self, batch: Vec<Append>) -> BoxFuture<'static, Vec<Result<Appended, StoreError>>> {
-        let (begun, stored) = (Instant::now(), self.store.append(batch));
+        let begun = Instant::now();
+        let batch = match &self.bindings {
+            Some(bindings) => match bindings.append(batch) {
+                Ok(bound) => return bound,
+                Err(batch) => batch,
+            },
+            None => batch,
+        };
+        let stored = self.store.append(batch);
         async move {
             let answers = stored.await;
             histogram!(telemetry::APPEND_SECONDS).record(begun.elapsed());

@@ -75,6 +75,12 @@ impl Registry {
         changed.into_iter().map(|t| (t.clone(), table.wants.get(&t).cloned().unwrap_or_default())).collect()
     }
 
+    /// Those of the wanted topics whose names begin and end so.
+    pub fn wanted(&self, begin: &str, end: &str) -> Vec<Topic> {
+        let fits = |topic: &&Topic| topic.as_str().starts_with(begin) && topic.as_str().ends_with(end);
+        self.lock().wants.keys().filter(fits).cloned().collect()
+    }
+
     /// How many topics this node's subscribers want.
     pub fn topics(&self) -> usize {
         self.lock().wants.len()
@@ -100,6 +106,7 @@ mod tests {
         assert_ne!(first, second);
         let wants = vec![Want { shard: ShardId(0), ticket: second, after: None }];
         assert_eq!(registry.take_changes(), [(topic.clone(), wants)]);
+        assert_eq!((registry.wanted("a", ""), registry.wanted("a", "b")), (vec![topic.clone()], vec![]));
         assert_eq!(registry.take_changes(), []);
         registry.leave(&topic, ShardId(0));
         assert_eq!(registry.take_changes(), [(topic, vec![])]);

@@ -24,18 +24,26 @@ use crate::dispatcher::{self, Dispatcher, door};
 use crate::document;
 use crate::domain::access::Access;
 use crate::domain::dead::DeadLetterBox;
+use crate::domain::error::Problem;
 use crate::domain::message::Durability;
+use crate::domain::secret::Secret;
 use crate::domain::store::Store;
 use crate::domain::topic::{Mode as TopicMode, Pattern, Rule};
 use crate::gateway::{self, Channels, Gateway, Threads};
+use crate::herald;
 use crate::hub::Hub;
+use crate::hub::bindings;
 use crate::hub::queues::Wording;
+use crate::scheduler;
 use crate::store;
 use crate::telemetry::{self, Metrics};
 use crate::web;
 
 /// Ports that the demo tries one after the other.
 const DEMO_PORTS: u16 = 50;
+/// How messages become jobs.
+const BINDINGS: bindings::Wording =
+    bindings::Wording { headers: document::headers, bound: document::bound, binding: document::binding };
 /// How often measurements are sorted into their buckets.
 const TIDY: Duration = Duration::from_secs(5);
 
@@ -47,6 +55,8 @@ pub enum StartError {
     Store(#[from] store::OpenError),
     #[error("ingest: {0}")]
     Ingest(#[from] dispatcher::StartError),
+    #[error("bindings: {0}")]
+    Bindings(Problem),
     #[error("{0}")]
     Access(String),
     #[error("threads: {0}")]
@@ -96,6 +106,7 @@ impl Server {
             None => hub,
         };
         let hub = hub.with_wording(Wording { address: document::address, read: document::read_reply });
+        let hub = hub.with_bindings(options.bindings.clone(), BINDINGS).await.map_err(StartError::Bindings)?;
         let (http, admin_address) = (public.address, admin.as_ref().map(|a| a.address));
         let dispatcher = start_dispatcher(&hub, options, opened.embedded_dead, tries).await?;
         let door = dispatcher.as_ref().and_then(Dispatcher::door);
@@ -112,10 +123,13 @@ impl Server {
         let facts = facts(options, mode, http, door, opened.store.status().kind);
 
         let (observed, own) = (hub.clone(), hub.clone());
+        let (board, scheduler) = scheduler::start(&hub, options.schedules.clone(), Arc::new(scheduler::Wall));
+        let herald = herald::start(&hub, herald_options(options));
         let state = ApiState { hub, dead, access: access.clone(), limits, troubles };
         let page = web::gated(demo::routes(facts), access.clone());
         let mut router =
             api::router(state).merge(gateway::routes(gateway.clone())).merge(gateway::beside(gateway.clone(), page));
+        router = router.merge(api::schedules_router(access.clone(), Arc::new(move || board.all())));
         let render: Arc<dyn Fn() -> String + Send + Sync> = Arc::new({
             let metrics = metrics.clone();
             move || metrics.render()
@@ -133,7 +147,8 @@ impl Server {
         }
         serving.push(public.serve(router, options.handshake, stop.clone()));
 
-        let mut side = vec![tokio::spawn(sequencer), tokio::spawn(tidy(metrics, observed))];
+        let mut side = vec![tokio::spawn(sequencer), tokio::spawn(tidy(metrics, observed)), tokio::spawn(herald)];
+        side.push(tokio::spawn(scheduler));
         if let (true, Some(door)) = (mode.is_demo(), door) {
             side.push(tokio::spawn(demo::publish_vitals(format!("redis://{door}"), options.ingest_stream.clone())));
         }
@@ -226,6 +241,10 @@ fn store_options(options: &Options) -> store::Options {
         fsync: Some(options.redis_fsync.clone()).filter(|said| said != "ask"),
         ..store::Options::default()
     }
+}
+
+fn herald_options(options: &Options) -> herald::Options {
+    herald::Options { secret: Secret::parse(&options.webhook_secret).ok(), figures: options.queue_stats }
 }
 
 async fn start_dispatcher(

@@ -4,14 +4,13 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use serde_json::{Map, Value, json};
 
 use super::{MOST, USUAL, desk, done, ignored, json, queue_of, unknown};
 use crate::api::query::Query;
 use crate::api::{ApiState, Segment, body};
 use crate::document;
-use crate::domain::error::Problem;
-use crate::domain::queue::{Change, Queue, QueueSettings, Stats};
+use crate::domain::error::{Problem, Reason};
+use crate::domain::queue::{Change, Queue, QueueSettings};
 use crate::domain::store::StoreError;
 use crate::web::Failure;
 
@@ -36,7 +35,7 @@ pub async fn show(State(state): State<ApiState>, Segment(queue): Segment) -> Res
     let settings = keeper.queues.settings(&queue).await?;
     Ok(json(format!(
         "{{\"queue\":\"{queue}\",\"stats\":{},\"settings\":{}}}",
-        stats_of(&stats),
+        document::stats(&stats),
         document::write_settings(&settings)
     )))
 }
@@ -57,7 +56,14 @@ pub async fn change(
         b"null" => None,
         text => {
             let holds = keeper.queues.settings(&queue).await?;
-            Some(Box::new(document::read_settings(text, &holds)?))
+            let settings = document::read_settings(text, &holds)?;
+            let webhook = settings.start_when.as_ref().and_then(|start| start.webhook.as_ref());
+            if webhook.is_some() && !desk.can_post() {
+                let text = "nothing signs what would be posted to this webhook: set webhook_secret (FANFARE_WEBHOOK_SECRET) \
+                            of the hub; make one with: echo whsec_$(openssl rand -base64 32)";
+                return Err(Failure::new(Reason::Forbidden, text));
+            }
+            Some(Box::new(settings))
         }
     };
     keeper.admin.change(&queue, Change::Settings(settings)).await?;
@@ -97,35 +103,4 @@ async fn set_paused(State(state): State<ApiState>, Segment(queue): Segment, paus
 pub async fn change_of(state: &ApiState, queue: &Queue, change: Change) -> Result<u64, Failure> {
     let changed: Result<u64, StoreError> = desk(state)?.keeper().admin.change(queue, change).await;
     Ok(changed.map_err(Problem::from)?)
-}
-
-fn stats_of(stats: &Stats) -> Value {
-    let mut out = Map::new();
-    let mut set = |name: &str, value: Value| _ = out.insert(name.into(), value);
-    set("waiting", json!(stats.waiting));
-    set("parked", stats.parked.into());
-    set("delayed", stats.delayed.into());
-    set("in_flight", stats.in_flight.into());
-    set("dead", stats.dead.into());
-    set("bytes", stats.bytes.into());
-    set("dead_bytes", stats.dead_bytes.into());
-    if let Some(oldest) = stats.oldest {
-        set("oldest", oldest.as_secs_f64().into());
-    }
-    set("paused", stats.paused.into());
-    if let Some(open) = stats.gate_open {
-        set("gate_open", open.into());
-    }
-    set("firings", stats.firings.into());
-    set("seats", stats.seats.iter().map(|worker| worker.to_string()).collect::<Vec<_>>().into());
-    let totals = stats.totals;
-    set(
-        "totals",
-        json!({
-            "put": totals.put, "repeated": totals.repeated, "taken": totals.taken, "acked": totals.acked,
-            "nacked": totals.nacked, "lease_ended": totals.lease_ended, "died": totals.died,
-            "redriven": totals.redriven, "forgotten": totals.forgotten,
-        }),
-    );
-    Value::Object(out)
 }

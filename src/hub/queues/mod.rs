@@ -37,6 +37,11 @@ use crate::telemetry;
 pub trait Tell: Send + Sync + 'static {
     /// Tells a firing that is this node's to tell now. When it has been told, the queue is: `Change::Told`.
     fn tell(&self, firing: Firing);
+
+    /// Whether a webhook can be told: there is something to sign with.
+    fn can_post(&self) -> bool {
+        false
+    }
 }
 
 /// A handle; its parts run on the runtime that it was opened on.
@@ -167,6 +172,12 @@ impl Desk {
     /// Who tells firings from now on. Without a teller they stay untold, and are only logged.
     pub fn set_teller(&self, teller: Arc<dyn Tell>) {
         *self.shared.teller.lock().unwrap_or_else(PoisonError::into_inner) = Some(teller);
+    }
+
+    /// Whether queues may name webhooks.
+    pub fn can_post(&self) -> bool {
+        let teller = self.shared.teller.lock().unwrap_or_else(PoisonError::into_inner);
+        teller.as_ref().is_some_and(|teller| teller.can_post())
     }
 
     /// Hands out nothing more: waiting takers end, and what is still taken for them is given back.

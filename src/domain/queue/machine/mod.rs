@@ -39,8 +39,8 @@ use super::{JobId, Mark, Place, Queue};
 use crate::domain::lives::Lives;
 use crate::domain::position::Position;
 
-/// Sources that one queue keeps a mark of.
-pub const MOST_MARKS: usize = 256;
+/// Sources that one queue keeps a mark of: each topic that is bound to it, each partition of ingest, each schedule.
+pub const MOST_MARKS: usize = 10_000;
 /// Firings that wait to be told; beyond it the oldest are forgotten, which their numbers show.
 pub const MOST_UNTOLD: usize = 100;
 

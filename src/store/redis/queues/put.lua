@@ -1,6 +1,6 @@
 -- Puts jobs, the whole way. Goes after put_fast.lua and body.lua.
 
-local MOST_MARKS, MAX_DELAY = 256, 31536000000
+local MOST_MARKS, MAX_DELAY = 10000, 31536000000
 
 -- The first write is one that needs room.
 local has_begun = call('HSETNX', ST, 'born', ARGV[3])
