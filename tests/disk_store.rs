@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fanfare::domain::error::Reason;
+use fanfare::domain::message::Body;
 use fanfare::domain::position::Position;
+use fanfare::domain::queue::{How, Put, Queue, Settle, Settled, Take};
 use fanfare::domain::store::{GapCause, ReadFrom, ReadLimit, Store, StoreError};
 use fanfare::domain::topic::{Mode, Rule};
 use fanfare::store::{Opened, Options, open};
@@ -339,6 +341,56 @@ async fn on_a_full_volume_nothing_is_stored_the_rest_goes_on_and_all_is_well_onc
     assert_eq!(page.head, head);
     let old = store.read(&news, ReadFrom::After(head.before()), ALL).await.unwrap();
     assert!(!matches!(old.missing.map(|m| m.why), Some(GapCause::Failover | GapCause::Epoch)), "{:?}", old.missing);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_full_volume_no_job_is_put_and_work_on_those_that_are_there_goes_on() {
+    let Some(volume) = Volume::mount("size=48m") else { return };
+    let folder = volume.0.path().join("store");
+    let options = || Options { queue_bytes: 1 << 30, ..Options::default() };
+    let Opened { store, queues, .. } = open_folder(&folder, options()).await;
+    let keeper = queues.unwrap();
+    let jobs = Queue::parse("jobs").unwrap();
+    let job = || Put::new(jobs.clone(), Body::from_canonical(vec![b'x'; 10_000].into()));
+    let mut count = 0;
+    loop {
+        let answers = keeper.queues.put(vec![job(); 20]).await;
+        match &answers[0] {
+            Ok(_) => count += answers.iter().filter(|answer| answer.is_ok()).count(),
+            Err(StoreError::Full(_)) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(count > 500, "{count} jobs of 10 kB on 48 MiB");
+    // Somebody else takes the rest of it.
+    let filler = volume.0.path().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut file, &[1u8; 1 << 16]).is_ok() {}
+    drop(file);
+    assert!(matches!(keeper.queues.put(vec![job()]).await[0], Err(StoreError::Full(_))));
+    let take = |token| Take { worker: "w".into(), count: 10, bytes: 1 << 20, lease: None, token };
+    let mut acked = 0;
+    for token in 0..20 {
+        let taken = keeper.queues.take(&jobs, take(token)).await.expect("jobs are given out").jobs;
+        assert_eq!(taken.len(), 10);
+        let acks = taken.iter().map(|job| Settle { job: job.id, token, how: How::Ack }).collect();
+        let settled = keeper.queues.settle(&jobs, acks).await;
+        assert!(settled.iter().all(|settled| *settled == Ok(Settled::Done)), "{settled:?}");
+        acked += taken.len();
+    }
+    std::fs::remove_file(&filler).unwrap();
+    let begun = std::time::Instant::now();
+    while keeper.queues.put(vec![job()]).await[0].is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "there is room again: {:?}", store.status());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    store.close().await;
+    drop((store, keeper));
+
+    let Opened { store, queues, .. } = open_folder(&folder, options()).await;
+    let stats = queues.unwrap().admin.stats(&jobs).await.unwrap().unwrap();
+    assert_eq!(stats.waiting.iter().sum::<u64>() as usize, count - acked + 1, "none is lost, none comes again");
     store.close().await;
 }
 
