@@ -36,6 +36,7 @@ pub struct Work {
     /// The ends of their leases.
     ends: BTreeSet<(Instant, u64)>,
     last_tag: u64,
+    last_stay: u64,
     outlet: mpsc::Sender<Vec<Job>>,
     /// Bytes of the frame that had no room.
     needed: usize,
@@ -105,8 +106,8 @@ impl Shard {
                 tokio::task::spawn_local(self.clone().bring_jobs(connection.clone(), jobs, changed));
                 Box::new(work)
             });
-            work.last_tag += 1;
-            let (stay, outlet) = (work.last_tag, work.outlet.clone());
+            work.last_stay += 1;
+            let (stay, outlet) = (work.last_stay, work.outlet.clone());
             // It takes its place at once, so that whatever the client says next finds it; it is given jobs when it is answered.
             let take = work.takes.entry(queue.clone()).or_insert_with(|| {
                 let taker = desk.take(&queue, &connection.name, 0, lease, outlet);
@@ -438,7 +439,7 @@ impl Work {
     fn new(outlet: mpsc::Sender<Vec<Job>>) -> (Work, Rc<Notify>) {
         let changed = Rc::<Notify>::default();
         let (takes, held, ends) = Default::default();
-        (Work { takes, held, ends, last_tag: 0, outlet, needed: 0, changed: changed.clone() }, changed)
+        (Work { takes, held, ends, last_tag: 0, last_stay: 0, outlet, needed: 0, changed: changed.clone() }, changed)
     }
 
     fn hold(&mut self, number: u64, job: Job) {

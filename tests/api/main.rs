@@ -8,6 +8,7 @@ mod dead_letters;
 mod description;
 mod health;
 mod publishing;
+mod queues;
 mod reading;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -62,7 +63,7 @@ pub async fn start_with(setup: Setup) -> Api {
     let listener = setup.listener.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let asked = troubles.clone();
     let router = api::router(ApiState {
-        hub: Hub::new(opened.store.clone()).with_cursors(opened.cursors),
+        hub: Hub::new(opened.store.clone()).with_cursors(opened.cursors).with_queues(opened.queues.unwrap()),
         dead: if setup.without_ingest { None } else { Some(dead.clone()) },
         access: Arc::new(Access::new(listener, &setup.origins, &setup.hosts).unwrap()),
         limits: Arc::new(setup.limits),

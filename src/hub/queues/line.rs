@@ -265,3 +265,126 @@ fn look_with_seat(taker: &Taker) -> Instant {
     let renewal = taker.renewed.map_or(taker.look_at, |at| at + RENEWAL);
     if taker.free() > 0 { taker.look_at.min(renewal) } else { renewal }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::message::Body;
+    use crate::domain::position::{Epoch, Position};
+    use crate::domain::queue::{JobId, Priority, Queue};
+
+    fn jobs(numbers: std::ops::Range<u64>) -> Vec<Job> {
+        let job = |number| Job {
+            queue: Queue::parse("q").unwrap(),
+            id: JobId(Position::new(Epoch::from_random(1), number)),
+            token: 1,
+            tries: 1,
+            max_tries: 5,
+            lease: Duration::from_secs(30),
+            priority: Priority::DEFAULT,
+            group: None,
+            time: 0,
+            body: Body::from_canonical("\"data\":1".into()),
+        };
+        numbers.map(job).collect()
+    }
+
+    fn taken(numbers: std::ops::Range<u64>) -> Taken {
+        Taken { jobs: jobs(numbers), ..Taken::default() }
+    }
+
+    fn line(credits: &[usize]) -> (Line, Vec<mpsc::Receiver<Vec<Job>>>) {
+        let mut line = Line { seats: Some(false), ..Line::new() };
+        let receivers = credits.iter().map(|credit| {
+            let (outlet, receiver) = mpsc::channel(1000);
+            line.join(Taker::new("w".into(), *credit, None, false, outlet));
+            receiver
+        });
+        let receivers = receivers.collect();
+        (line, receivers)
+    }
+
+    fn given(receiver: &mut mpsc::Receiver<Vec<Job>>) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        while let Ok(jobs) = receiver.try_recv() {
+            numbers.extend(jobs.iter().map(|job| job.id.number()));
+        }
+        numbers
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn jobs_go_one_by_one_in_turn_to_those_who_have_credit() {
+        let (mut line, mut workers) = line(&[3, 0, 2]);
+        let order = line.next_order(Instant::now()).unwrap();
+        assert_eq!((order.count, order.only), (5, None));
+        line.on_taken(&order, taken(1..5), Instant::now());
+        assert_eq!(workers.iter_mut().map(given).collect::<Vec<_>>(), [vec![1, 3], vec![], vec![2, 4]]);
+        // Not all that was asked for came: it is looked again when something may have changed.
+        assert_eq!(line.next_order(Instant::now()), None);
+        assert_eq!(line.next_look(), Some(Instant::now() + FALLBACK));
+        line.wake();
+        assert_eq!(line.next_order(Instant::now()).map(|order| order.count), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_asked_without_credit_and_a_wake_is_kept_until_there_is() {
+        let (mut line, mut workers) = line(&[1]);
+        let order = line.next_order(Instant::now()).unwrap();
+        line.on_taken(&order, taken(1..2), Instant::now());
+        assert_eq!(given(&mut workers[0]), [1]);
+        line.wake();
+        assert_eq!((line.next_order(Instant::now()), line.next_look()), (None, None));
+        line.find(1).unwrap().held = 0;
+        assert_eq!(line.next_order(Instant::now()).map(|order| order.count), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wake_while_a_call_is_under_way_is_followed_by_another_call() {
+        let (mut line, _workers) = line(&[2]);
+        let order = line.next_order(Instant::now()).unwrap();
+        line.wake();
+        line.on_taken(&order, taken(0..0), Instant::now());
+        assert!(line.next_order(Instant::now()).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_wants_any_more_is_given_back() {
+        let (mut line, mut workers) = line(&[2, 2]);
+        let order = line.next_order(Instant::now()).unwrap();
+        line.leave(1);
+        workers.remove(0);
+        line.on_taken(&order, taken(1..5), Instant::now());
+        assert_eq!(given(&mut workers[0]), [1, 2]);
+        let back: Vec<u64> = line.next_settlements().iter().map(|(settle, _)| settle.job.number()).collect();
+        assert_eq!(back, [3, 4]);
+        // Whoever has gone without a word is found out by the next job.
+        line.find(2).unwrap().held = 0;
+        drop(workers);
+        line.wake();
+        let order = line.next_order(Instant::now()).unwrap();
+        line.on_taken(&order, taken(5..6), Instant::now());
+        assert!(!line.has_takers());
+        assert_eq!(line.next_settlements().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_workers_have_seats_each_takes_for_itself_and_renews_its_own() {
+        let (mut line, mut workers) = line(&[1, 1]);
+        line.seats = Some(true);
+        let now = Instant::now();
+        let first = line.next_order(now).unwrap();
+        line.on_taken(&first, taken(1..2), now);
+        let second = line.next_order(now).unwrap();
+        line.on_taken(&second, Taken { held: Some(crate::domain::queue::Held::Seats), ..taken(0..0) }, now);
+        assert_eq!((first.only, first.count, second.only, second.count), (Some(1), 1, Some(2), 1));
+        assert_eq!((given(&mut workers[0]), given(&mut workers[1])), (vec![1], vec![]));
+        // The one that stands by looks each second; the one that has all it may hold only renews its seat.
+        assert_eq!(line.next_order(now), None);
+        let later = now + FALLBACK;
+        assert_eq!(line.next_order(later).and_then(|order| order.only), Some(2));
+        let renewal = line.next_order(now + RENEWAL).unwrap();
+        assert_eq!((renewal.only, renewal.count), (Some(1), 0));
+        line.leave(1);
+        assert_eq!(line.leaving.len(), 1);
+    }
+}
