@@ -65,7 +65,7 @@ fn every_setting_can_be_given_in_every_way() {
             ("prefix" | "ingest_stream" | "ingest_list", _) => format!("x:{}", setting.name),
             // No larger than what they must stay below.
             ("max_frame", _) => "32KiB".into(),
-            ("rate", _) => "7".into(),
+            ("rate" | "max_credit", _) => "7".into(),
             ("ingest_keep", _) => "59s".into(),
             (_, unit::Kind::Flag) => "true".into(),
             (_, unit::Kind::Duration { most, .. }) => setting.kind.write(&unit::Value::Duration(most)),
