@@ -6,6 +6,7 @@
 mod bindings;
 mod demo;
 mod docs;
+mod faults;
 mod file;
 mod folder;
 mod judge;
@@ -32,6 +33,7 @@ use folder::{find_folder, state_folder};
 use judge::{judge_demo, judge_serve, judge_together};
 
 pub use docs::{markdown, redacted, toml};
+pub use faults::Faults;
 pub use queues::{QueueRule, queue_fields};
 pub use table::{SETTINGS, Setting};
 
@@ -245,19 +247,6 @@ impl fmt::Display for Place {
             Place::Variable(name) => f.write_str(name),
             Place::File { path, line, key } => write!(f, "{} line {line}, {key}", path.display()),
         }
-    }
-}
-
-/// Everything that is wrong, together.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Faults(pub Vec<String>);
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, fault) in self.0.iter().enumerate() {
-            write!(f, "{}{fault}", if i > 0 { "\n" } else { "" })?;
-        }
-        Ok(())
     }
 }
 
