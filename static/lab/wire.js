@@ -24,7 +24,7 @@ export function print({ who, frame, curl, closes }) {
   row.append(say(make("p", { class: "who" }), ...who))
   row.append(frame ? text("frame", JSON.stringify(frame)) : instead("frame", closes ? "closes" : "no-frame"))
   const line = curl ? text("curl", curl) : instead("curl", "no-curl")
-  if (curl?.includes(`"${TAG}"`)) line.append(say(make("p", { class: "note" }), "tag-note"))
+  if (curl?.includes(`"${TAG}"`)) line.append(say(make("p", { class: "note tag-note" }), "tag-note"))
   row.append(line)
   list.prepend(row)
   while (list.children.length > KEPT) list.lastElementChild.remove()
