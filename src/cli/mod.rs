@@ -15,6 +15,7 @@ mod publish;
 mod queue;
 mod schedules;
 mod settings;
+mod signals;
 mod socket;
 mod subscribe;
 mod work;

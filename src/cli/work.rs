@@ -11,7 +11,6 @@ use clap::Args;
 use futures::{SinkExt, StreamExt};
 use reqwest::Url;
 use serde_json::{Value, json};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tungstenite::{Error, Message};
@@ -19,6 +18,7 @@ use tungstenite::{Error, Message};
 use super::answers::{ANSWERS, Answer, Said, answer, settle};
 use super::hub::Address;
 use super::program::{self, About, End};
+use super::signals::Signals;
 use super::socket::{self, Ended, Socket, Waits, connect, on_close, patience};
 use super::{Exit, Stop, output};
 use crate::document::quote;
@@ -52,10 +52,7 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments) -> Result<(), Stop> {
     let url = socket::address(&arguments.address)?;
     let wrong = |error: std::io::Error| Stop::new(Exit::Failed, format!("signals: {error}"));
-    let signals = Signals {
-        term: signal(SignalKind::terminate()).map_err(wrong)?,
-        int: signal(SignalKind::interrupt()).map_err(wrong)?,
-    };
+    let signals = Signals::listen().map_err(wrong)?;
     let mut worker = Worker::new(&arguments, arguments.address.url()?.to_string(), signals);
     let mut waits = Waits::new();
     let mut reached = false;
@@ -75,20 +72,6 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
         }
         if worker.pass_away(waits.next()).await {
             return Ok(());
-        }
-    }
-}
-
-struct Signals {
-    term: Signal,
-    int: Signal,
-}
-
-impl Signals {
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
         }
     }
 }

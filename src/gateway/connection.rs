@@ -11,7 +11,7 @@ use tungstenite::protocol::WebSocketContext;
 
 use super::counters;
 use super::event_stream::{HEARTBEAT, Trail};
-use super::jobs::Work;
+use super::held::Work;
 use super::outgoing::Pending;
 use super::subscriptions::Subscriptions;
 use super::websocket::close_frame;

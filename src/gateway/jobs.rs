@@ -4,67 +4,31 @@
 //! A job goes through the outbox like a message, but it cannot be left out: one that has no room is given back at once, and
 //! the connection is given no more until it has drained. What bounds it is its credit.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use metrics::counter;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::counters;
+use super::held::{Held, Take, Work, number, tag};
 use super::shard::Shard;
-use crate::document::{self, Asked};
+use crate::document::{self};
 use crate::domain::command::{RequestId, Settlement, Subject};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::event::{Event, Given};
 use crate::domain::message::Body;
-use crate::domain::queue::{How, Job, JobId, Queue, Settle, Settled};
+use crate::domain::queue::{How, Job, Queue, Settle, Settled};
 use crate::domain::session::Works;
 use crate::domain::store::StoreError;
-use crate::hub::queues::{Jobs, Taker, no_lease};
+use crate::hub::queues::{Jobs, no_lease};
 use crate::telemetry;
 
 /// What is left with a job whose worker went.
 const CLOSED: &str = "the worker's connection closed";
-
-/// Made with the first `take`.
-pub struct Work {
-    takes: HashMap<Queue, Take>,
-    held: HashMap<u64, Held>,
-    /// The ends of their leases.
-    ends: BTreeSet<(Instant, u64)>,
-    last_tag: u64,
-    last_stay: u64,
-    outlet: mpsc::Sender<Vec<Job>>,
-    /// Bytes of the frame that had no room.
-    needed: usize,
-    /// The ends have changed.
-    changed: Rc<Notify>,
-}
-
-struct Take {
-    /// Which stay at the queue it is, beside others before and after it.
-    number: u64,
-    taker: Taker,
-    credit: usize,
-    /// Which `take` it is: a later one goes before the answer to this.
-    stay: u64,
-}
-
-struct Held {
-    queue: Queue,
-    /// The stay at the queue that it was taken in.
-    taken: u64,
-    job: JobId,
-    token: u64,
-    until: Instant,
-    /// Extensions that are under way: the end is not judged before their answer.
-    extending: u32,
-    /// Somebody waits for a reply.
-    asked: Option<Asked>,
-}
 
 /// A `take` that is to be answered.
 pub(super) struct AskedTake {
@@ -433,74 +397,4 @@ impl Connection {
         }
         failed
     }
-}
-
-impl Work {
-    fn new(outlet: mpsc::Sender<Vec<Job>>) -> (Work, Rc<Notify>) {
-        let changed = Rc::<Notify>::default();
-        let (takes, held, ends) = Default::default();
-        (Work { takes, held, ends, last_tag: 0, last_stay: 0, outlet, needed: 0, changed: changed.clone() }, changed)
-    }
-
-    fn hold(&mut self, number: u64, job: Job) {
-        let until = Instant::now() + job.lease;
-        let asked = document::asked(&job.body);
-        let taken = self.takes.get(&job.queue).map_or(0, |take| take.number);
-        let held = Held { queue: job.queue, taken, job: job.id, token: job.token, until, extending: 0, asked };
-        self.ends.insert((until, number));
-        self.held.insert(number, held);
-    }
-
-    fn let_go(&mut self, number: u64) -> Option<Held> {
-        let held = self.held.remove(&number)?;
-        self.ends.remove(&(held.until, number));
-        Some(held)
-    }
-
-    /// An extension begins; it stays held meanwhile.
-    fn extend(&mut self, number: u64) -> Option<Held> {
-        let held = self.held.get_mut(&number)?;
-        held.extending += 1;
-        Some(Held { queue: held.queue.clone(), asked: None, ..*held })
-    }
-
-    fn on_extended(&mut self, number: u64, until: Option<Instant>) {
-        let Some(held) = self.held.get_mut(&number) else { return };
-        held.extending = held.extending.saturating_sub(1);
-        self.ends.remove(&(held.until, number));
-        held.until = until.unwrap_or(held.until);
-        self.ends.insert((held.until, number));
-        self.changed.notify_one();
-    }
-
-    /// A settlement could not be made: it may be asked for again, while the lease lasts.
-    fn keep(&mut self, number: u64, held: Held) {
-        if self.held.contains_key(&number) {
-            return self.on_extended(number, None);
-        }
-        self.ends.insert((held.until, number));
-        self.held.insert(number, Held { extending: 0, ..held });
-        self.changed.notify_one();
-    }
-
-    /// One of the jobs of a queue is over.
-    fn free(&self, held: &Held) {
-        if let Some(take) = self.takes.get(&held.queue).filter(|take| take.number == held.taken) {
-            take.taker.free(1);
-        }
-    }
-}
-
-impl Held {
-    fn settle(&self, how: How) -> Settle {
-        Settle { job: self.job, token: self.token, how }
-    }
-}
-
-fn tag(number: u64) -> Box<str> {
-    format!("d{number}").into()
-}
-
-fn number(tag: &str) -> Option<u64> {
-    tag.strip_prefix('d')?.parse().ok()
 }

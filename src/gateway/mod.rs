@@ -6,6 +6,7 @@ mod connection;
 mod counters;
 mod cursors;
 mod event_stream;
+mod held;
 mod jobs;
 mod membership;
 mod outgoing;

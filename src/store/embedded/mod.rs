@@ -14,6 +14,7 @@ mod feed;
 mod held;
 mod inbox;
 mod log;
+mod parts;
 mod queues;
 mod rebuild;
 mod record;

@@ -10,20 +10,20 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::watch;
 
 use super::cursor_table::CursorTable;
-use super::dead_table::{Answer, DeadTable};
+use super::dead_table::DeadTable;
 use super::disk::{self, Guard, Keep};
 use super::feed::Outlet;
-use super::held::Held;
 use super::inbox::{Call, Inbox};
-use super::log::{Bounds, Failure, Log, millis};
+use super::log::{Bounds, Log, millis};
+use super::parts::{Outcome, Parts};
 use super::queues::{self, Board, Book};
 use super::sweep::SWEEP_ROWS;
 use super::tables::{CommitError, Tables};
-use crate::domain::cursor::{CursorBounds, CursorError};
+use crate::domain::cursor::CursorBounds;
 use crate::domain::message::{Message, Publication};
 use crate::domain::name::Topic;
-use crate::domain::store::{Append, Appended, FeedEvent, Page, StoreError};
-use crate::store::{Clock, cursors};
+use crate::domain::store::{Appended, FeedEvent, StoreError};
+use crate::store::Clock;
 
 /// How often a store at rest looks for what had its time.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -111,24 +111,6 @@ struct Writer<'c> {
     keep: Option<Keep>,
     /// Why nothing may be stored now.
     low: Option<String>,
-}
-
-/// What a transaction works with.
-struct Parts<'c> {
-    log: Log<'c>,
-    dead: DeadTable<'c>,
-    book: Book<'c>,
-    board: Arc<Board>,
-    clock: Clock,
-}
-
-/// What became of a call, to be told when it is committed.
-enum Outcome {
-    Appended(Vec<Result<Appended, StoreError>>),
-    Read(Result<Page, StoreError>),
-    Cursor(Result<cursors::Answer, CursorError>),
-    Dead(Answer),
-    Queue(Result<queues::Answer, StoreError>),
 }
 
 impl Writer<'_> {
@@ -353,51 +335,6 @@ impl Writer<'_> {
             tracing::debug!(%error, "the log of a full store cannot be emptied now");
         }
         Err(error)
-    }
-}
-
-impl Parts<'_> {
-    /// Does what a call asks, within a transaction. An error takes the whole transaction with it.
-    fn apply(&mut self, call: &Call) -> rusqlite::Result<Outcome> {
-        match call {
-            Call::Append(call) => self.append(&call.batch).map(Outcome::Appended),
-            Call::Cursor(call) => self.log.answer_cursor(&call.ask, (self.clock)()).map(Outcome::Cursor),
-            Call::Dead(call) => self.dead.apply(call).map(Outcome::Dead),
-            Call::Queue(call) => self.book.apply(&call.ask, (self.clock)()).map(Outcome::Queue),
-            Call::Read { topic, from, limit, .. } => {
-                let now = (self.clock)();
-                // Only the beginning of a life writes something, which a failure must undo.
-                let is_known = self.log.knows(topic, now);
-                match self.log.read(topic, *from, *limit, now) {
-                    Ok(page) => Ok(Outcome::Read(Ok(page))),
-                    Err(Failure::Refused(error)) => Ok(Outcome::Read(Err(error))),
-                    Err(Failure::Sql(error)) if is_known => Ok(Outcome::Read(Err(error_of(&error)))),
-                    Err(Failure::Sql(error)) => Err(error),
-                }
-            }
-        }
-    }
-
-    fn append(&mut self, batch: &[Append]) -> rusqlite::Result<Vec<Result<Appended, StoreError>>> {
-        let now = (self.clock)();
-        let mut results = Vec::with_capacity(batch.len());
-        let mut held = Held::default();
-        for item in batch {
-            results.push(
-                match held
-                    .check(item.publication.topic.as_str(), item.fence.as_ref())
-                    .and_then(|()| self.log.append(item, now))
-                {
-                    Ok(appended) => Ok(appended),
-                    Err(Failure::Refused(error)) => {
-                        held.note(item.publication.topic.as_str(), item.fence.as_ref(), &error);
-                        Err(error)
-                    }
-                    Err(Failure::Sql(error)) => return Err(error),
-                },
-            );
-        }
-        Ok(results)
     }
 }
 
