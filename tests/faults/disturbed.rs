@@ -50,7 +50,7 @@ async fn a_redis_whose_scripts_are_flushed_and_whose_clients_are_killed_loses_no
     scene.close(&running, Some(&redis.url()), Allowed::default()).await;
 }
 
-fn disturb(url: &str, seconds: u64) -> (u32, u32) {
+pub fn disturb(url: &str, seconds: u64) -> (u32, u32) {
     let mut control = redis::Client::open(url).unwrap().get_connection().unwrap();
     redis::cmd("CONFIG").arg(&["SET", "timeout", "1"]).exec(&mut control).unwrap();
     let (begun, mut flushes, mut kills) = (Instant::now(), 0, 0);

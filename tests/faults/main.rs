@@ -14,6 +14,8 @@ mod cluster;
 mod listener;
 #[path = "../support/node.rs"]
 mod node;
+#[path = "../support/producer.rs"]
+mod producer;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/publisher.rs"]
@@ -22,11 +24,14 @@ mod publisher;
 mod sentinel;
 #[path = "../support/redis.rs"]
 mod server;
+#[path = "../support/worker.rs"]
+mod worker;
 
 mod fleet;
 mod form;
 mod scene;
 mod trouble;
+mod workshop;
 
 mod clusters;
 mod disturbed;
@@ -37,6 +42,7 @@ mod outage;
 mod owners;
 mod partitions;
 mod poison;
+mod queues;
 mod retention;
 mod slow;
 mod stalls;
