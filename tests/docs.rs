@@ -343,9 +343,10 @@ fn the_readme_names_files_that_are_there_and_the_rust_that_is_needed() {
 #[test]
 fn every_test_that_the_page_of_tests_names_is_there() {
     let sources = test_sources();
-    let faults = rows(&text("docs/testing.md"), "The faults");
-    assert!(faults.len() >= 13, "{faults:?}");
-    for row in faults {
+    let page = text("docs/testing.md");
+    let (faults, on_queues) = (rows(&page, "The faults"), rows(&page, "The same on queues"));
+    assert!(faults.len() >= 13 && on_queues.len() >= 8, "{faults:?} {on_queues:?}");
+    for row in faults.into_iter().chain(on_queues) {
         for name in row.last().unwrap().split(", ").map(|name| name.trim_matches('`')) {
             assert!(sources.contains(&format!("fn {name}(")), "there is no test {name:?}");
         }
