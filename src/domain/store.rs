@@ -30,7 +30,7 @@ pub trait Store: Send + Sync + 'static {
     /// no later item of the same topic and source in the batch is stored, and the fence does not move: they fail too,
     /// or are `Skipped` where the fence was past them before. Whoever feeds fenced entries reads again from the first
     /// that failed; had a later one of its topic been applied, the fence would skip the first for ever. A refusal that
-    /// does not pass (`Conflict`, `Durability`) holds nothing up.
+    /// does not pass (`Conflict`, `Durability`, `TooLarge`) holds nothing up.
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'static, Vec<Result<Appended, StoreError>>>;
 
     /// Reads a page of a topic. A topic that does not exist begins its first life here: its head, `epoch.0`, is a
@@ -282,9 +282,19 @@ pub enum StoreError {
         gives.as_str()
     )]
     Durability { asked: Durability, gives: Durability },
+    /// Not stored: it is larger than what is asked for can ever hold.
+    #[error("{0}")]
+    TooLarge(String),
     /// Something is wrong with the store or with us; not stored.
     #[error("{0}")]
     Broken(String),
+}
+
+impl StoreError {
+    /// Whether the same may succeed later. A refusal that does not pass holds nothing up.
+    pub fn passes(&self) -> bool {
+        !matches!(self, StoreError::Conflict { .. } | StoreError::Durability { .. } | StoreError::TooLarge(_))
+    }
 }
 
 impl From<StoreError> for Problem {
@@ -298,6 +308,7 @@ impl From<StoreError> for Problem {
             StoreError::Conflict { .. } => Problem::new(Reason::Conflict, text),
             // A reason that does not pass: an ingest entry must not be tried for ever, nor a line be cut over it.
             StoreError::Durability { .. } => Problem::new(Reason::Forbidden, text),
+            StoreError::TooLarge(_) => Problem::new(Reason::TooLarge, text),
             StoreError::Broken(_) => Problem::new(Reason::Internal, text),
         }
     }

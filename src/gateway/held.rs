@@ -87,9 +87,6 @@ impl Work {
 
     /// A settlement could not be made: it may be asked for again, while the lease lasts.
     pub fn keep(&mut self, number: u64, held: Held) {
-        if self.held.contains_key(&number) {
-            return self.on_extended(number, None);
-        }
         self.ends.insert((held.until, number));
         self.held.insert(number, Held { extending: 0, ..held });
         self.changed.notify_one();

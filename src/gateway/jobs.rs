@@ -99,7 +99,8 @@ impl Shard {
                         shard.refused(id, "take", Subject::queue(&queue), Problem::new(Reason::Conflict, text))
                     }
                     (Err(error), take) => {
-                        if take.is_some() {
+                        // What it had before stays as it was.
+                        if take.is_some_and(|take| take.number == stay) {
                             slot.as_mut().map(|work| work.takes.remove(&queue));
                         }
                         shard.refused(id, "take", Subject::queue(&queue), error.into())
@@ -193,6 +194,7 @@ impl Shard {
     ) -> impl Future<Output = Vec<(Box<str>, Problem)>> + use<> {
         let (shard, connection) = (self.clone(), connection.clone());
         let batch = part.iter().map(|(_, _, held)| held.settle(how.clone())).collect();
+        let ends = !matches!(how, How::Extend { .. });
         let has_replies = reply.is_some() && part.iter().any(|(_, _, held)| held.asked.is_some());
         let settle = move |batch| match shard.hub.queues() {
             Ok(desk) => desk.settle(&queue, batch),
@@ -218,7 +220,7 @@ impl Shard {
                     }
                 }
             };
-            connection.on_settled(part, answers)
+            connection.on_settled(part, ends, answers)
         }
     }
 
@@ -362,10 +364,12 @@ impl Shard {
 }
 
 impl Connection {
-    /// Frees what is over, keeps what may be asked again, and gives what failed.
+    /// Frees what is over, keeps what may be asked again, and gives what failed. What should end was let go of when it was
+    /// asked for; what is extended is held as ever, unless something else has ended it meanwhile.
     fn on_settled(
         &self,
         part: Vec<(Box<str>, u64, Held)>,
+        ends: bool,
         answers: Vec<Result<Settled, StoreError>>,
     ) -> Vec<(Box<str>, Problem)> {
         let mut failed = Vec::new();
@@ -381,15 +385,18 @@ impl Connection {
                     }
                 }
                 Ok(Settled::NoLease | Settled::Gone) => {
-                    if let Some(work) = slot.as_mut() {
-                        work.let_go(number);
+                    if let Some(work) = slot.as_mut()
+                        && (work.let_go(number).is_some() || ends)
+                    {
                         work.free(&held);
                     }
                     failed.push((tag, no_lease()));
                 }
                 Err(error) => {
-                    if let Some(work) = slot.as_mut() {
-                        work.keep(number, held);
+                    match slot.as_mut() {
+                        Some(work) if ends => work.keep(number, held),
+                        Some(work) => work.on_extended(number, None),
+                        None => {}
                     }
                     failed.push((tag, error.into()));
                 }

@@ -106,7 +106,8 @@ pub async fn redrive(
         if left > 0
             && let Some(rate) = rate
         {
-            tokio::time::sleep_until(begun + Duration::from_secs_f64(redriven as f64 / rate)).await;
+            let next = Duration::try_from_secs_f64(redriven as f64 / rate).unwrap_or(LONGEST);
+            tokio::time::sleep_until(begun + next.min(LONGEST)).await;
         }
     }
     Ok(done(&queue, "redriven", redriven))
@@ -139,7 +140,11 @@ fn read(text: &[u8], depth: usize) -> Result<Redrive, Problem> {
     };
     let rate = match members.take("rate") {
         None => None,
-        some => Some(number(some).filter(|n| *n > 0.0).ok_or_else(|| bad("\"rate\" is a number of jobs a second"))?),
+        some => Some(
+            number(some)
+                .filter(|n| (0.01..=1e6).contains(n))
+                .ok_or_else(|| bad("\"rate\" is a number of jobs a second, 0.01 to 1000000"))?,
+        ),
     };
     if let Some(name) = members.left().first() {
         return Err(bad(&format!("{name:?} is nothing that a redrive knows; it takes jobs, cause, limit and rate")));

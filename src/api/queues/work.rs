@@ -155,6 +155,13 @@ async fn tell(
             let seen = desk(state)?.keeper().admin.find(queue, job).await?;
             let asked = seen.and_then(|seen| document::asked(&seen.body));
             if let Some(asked) = asked {
+                // Only whoever has the job may answer for it.
+                let lease = Settle { job, token, how: How::Extend { by: None } };
+                let extended = desk(state)?.settle(queue, vec![lease]).await.pop();
+                match extended.unwrap_or(Ok(Settled::NoLease))? {
+                    Settled::Extended(_) => {}
+                    _ => return Err(no_lease()),
+                }
                 state.hub.publish(document::reply(&asked, reply)).await?;
             }
             Ok::<(), Problem>(())

@@ -43,8 +43,8 @@ impl Bindings {
                 };
                 let puts: Vec<Put> = messages.iter().filter_map(|m| self.put_of(lane, m, fence(m))).collect();
                 if !puts.is_empty() {
-                    // One that failed holds up all behind it, so the rest of the answers says nothing new.
-                    self.desk.put(puts).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+                    let answers = self.desk.put(puts).await;
+                    answers.into_iter().try_for_each(|answer| self.judge(lane, answer.err()))?;
                 }
                 *done = messages.last().map(|message| message.at).or(*done);
             }
@@ -90,6 +90,18 @@ impl Bindings {
         let left = message.expires.map(|end| std::time::Duration::from_millis(end.saturating_sub(message.time).max(1)));
         let put = Put::new(lane.queue.clone(), body);
         Some(Put { priority: binding.priority, ttl: left, fence: Some(fence), ..put })
+    }
+
+    /// One that failed holds up all behind it; one that can never be a job of this queue is told, and holds up nothing.
+    fn judge(&self, lane: &Lane, error: Option<StoreError>) -> Result<(), StoreError> {
+        let Some(error) = error else { return Ok(()) };
+        if error.passes() {
+            return Err(error);
+        }
+        counter!(telemetry::BINDING_MISSED).increment(1);
+        let Lane { queue, topic } = lane;
+        tracing::error!(%queue, %topic, %error, "a message of the topic cannot become a job of the queue");
+        Ok(())
     }
 
     /// History that went before it was bound. A node that has just begun cannot tell what a filter turned away before.

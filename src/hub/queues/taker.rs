@@ -65,8 +65,7 @@ impl Desk {
 
     fn join(&self, queue: &Queue, taker: line::Taker) -> Taker {
         // A desk that is closed gives nothing: the outlet goes, and with it the wait.
-        let is_closed = self.shared.is_closed();
-        let (id, place) = self.shared.at(queue, |line| if is_closed { 0 } else { line.join(taker) });
+        let (id, place) = self.shared.at(queue, |line| if self.shared.is_closed() { 0 } else { line.join(taker) });
         Taker { place, id }
     }
 

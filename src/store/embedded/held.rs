@@ -22,8 +22,7 @@ impl<'b> Held<'b> {
     }
 
     pub fn note(&mut self, name: &'b str, fence: Option<&'b Fence>, error: &StoreError) {
-        let passes = !matches!(error, StoreError::Conflict { .. } | StoreError::Durability { .. });
-        if let Some(fence) = fence.filter(|_| passes) {
+        if let Some(fence) = fence.filter(|_| error.passes()) {
             self.0.insert((name, &fence.source), error.clone());
         }
     }

@@ -124,6 +124,7 @@ pub(super) fn refusal(text: &str) -> StoreError {
     match text.split_whitespace().next().unwrap_or_default().trim_end_matches(':') {
         "OOM" => StoreError::Full(format!("Redis is at its maxmemory ({text})")),
         "FULL" => StoreError::Full(text.trim_start_matches("FULL ").into()),
+        "LARGE" => StoreError::TooLarge(text.trim_start_matches("LARGE ").into()),
         "MISCONF" if text.contains("No space") => StoreError::Full(text.into()),
         "READONLY" | "LOADING" | "MASTERDOWN" | "BUSY" | "NOREPLICAS" | "MISCONF" | "CLUSTERDOWN" | "TRYAGAIN"
         | "NOSCRIPT" | "HELD" | "MOVED" | "ASK" => StoreError::Unavailable(text.into()),

@@ -108,11 +108,18 @@ pub async fn what_follows_a_fenced_job_that_failed_is_not_put<F: Future<Output =
     fresh: fn(QueueSettings) -> F,
 ) {
     let subject = fresh(QueueSettings { max_bytes: 1024, ..plain() }).await;
-    let large = Put { body: body(&"x".repeat(1025)), ..fenced("a", "x", 1) };
-    let batch = vec![large, fenced("a", "x", 2), fenced("b", "x", 2), job("y")];
-    let answers = subject.keeper.queues.put(batch).await;
+    subject.put(job(&"y".repeat(800))).await;
+    let large = |size: usize| Put { body: body(&"x".repeat(size)), ..fenced("a", "x", 1) };
+    let put = async |large| {
+        let batch = vec![large, fenced("a", "x", 2), fenced("b", "x", 2), job("y")];
+        subject.keeper.queues.put(batch).await
+    };
+    let answers = put(large(400)).await;
     let is_stored: Vec<bool> = answers.iter().map(Result::is_ok).collect();
     assert_eq!(is_stored, [false, false, true, true], "{answers:?}");
+    let answers = put(large(1025)).await;
+    assert!(matches!(answers[0], Err(StoreError::TooLarge(_))), "{answers:?}");
+    assert!(answers[1..].iter().all(Result::is_ok), "what can never be put holds nothing up: {answers:?}");
 }
 
 pub async fn a_batch_over_many_queues_is_answered_item_by_item<F: Future<Output = Subject>>(

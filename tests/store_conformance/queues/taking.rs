@@ -347,7 +347,7 @@ pub async fn bytes_make_a_queue_full_too<F: Future<Output = Subject>>(fresh: fn(
     subject.put_all([of(400), of(300), of(300), of(600)]).await;
     assert_eq!(subject.deaths().await, [(1, Death::Dropped), (2, Death::Dropped)]);
     assert_eq!(subject.stats().await.bytes, 900);
-    assert!(matches!(subject.try_put(of(1025)).await, Err(StoreError::Full(_))));
+    assert!(matches!(subject.try_put(of(1025)).await, Err(StoreError::TooLarge(_))));
     subject.take(1).await;
     assert!(matches!(subject.try_put(of(800)).await, Err(StoreError::Full(_))), "not enough can be dropped");
     assert_eq!(subject.stats().await.dead, 2, "so nothing is");

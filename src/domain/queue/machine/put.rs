@@ -111,7 +111,7 @@ impl Machine {
         let (most, most_bytes) = (self.settings.max_messages, self.settings.max_bytes);
         if size > most_bytes || u32::try_from(size).is_err() {
             let text = format!("a job of {size} bytes, and the queue takes {most_bytes} in all (max_bytes)");
-            return Err(StoreError::Full(text));
+            return Err(StoreError::TooLarge(text));
         }
         if size > room.bytes {
             return Err(StoreError::Full("all queues together hold as many bytes as they may".into()));

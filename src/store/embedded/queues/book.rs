@@ -144,7 +144,7 @@ impl<'c> Book<'c> {
             return Ok(*id);
         }
         if self.queues.len() >= self.bounds.queues {
-            let text = format!("it holds {} queues and takes no more (store_queues)", self.bounds.queues);
+            let text = format!("it holds {} queues and takes no more (max_queues)", self.bounds.queues);
             return Err(StoreError::Full(text).into());
         }
         let lives = Lives::new(vec![(draw_epoch()?, 0)]);

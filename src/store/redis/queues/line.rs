@@ -213,7 +213,7 @@ impl Line<'_> {
                 for (task, answer) in tasks.into_iter().zip(answers) {
                     let Task::Put(one) = task else { continue };
                     if let (Some(fence), Err(error)) = (&one.put.fence, &answer)
-                        && !matches!(error, StoreError::Conflict { .. } | StoreError::Durability { .. })
+                        && error.passes()
                     {
                         held.push((one.to.batch(), fence.source.clone()));
                     }

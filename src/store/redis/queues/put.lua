@@ -64,7 +64,7 @@ end
 -- An error text where there is no room and none can be made.
 local function make_room(level, size)
   if size > keep.max_bytes then
-    return 'EFULL a job of ' .. size .. ' bytes, and the queue takes ' .. ARGV[5] .. ' in all (max_bytes)'
+    return 'ELARGE a job of ' .. size .. ' bytes, and the queue takes ' .. ARGV[5] .. ' in all (max_bytes)'
   end
   local excess, excess_bytes = live() + 1 - keep.max_messages, bytes + size - keep.max_bytes
   if excess <= 0 and excess_bytes <= 0 then return nil end
@@ -148,7 +148,8 @@ for n = 1, tonumber(ARGV[REST + 1]) do
     local ok, said = pcall(put, item)
     answer = ok and said or text_of(said)
   end
-  if item.source and type(answer) == 'string' and string.sub(answer, 1, 1) == 'E' then held[item.source] = answer end
+  local is_refused = type(answer) == 'string' and string.sub(answer, 1, 1) == 'E' and string.sub(answer, 1, 6) ~= 'ELARGE'
+  if item.source and is_refused then held[item.source] = answer end
   out[n + 4] = answer
   judge()
 end

@@ -59,7 +59,7 @@ fn bytes_make_a_queue_full_too() {
     scene.put(of(600));
     assert_eq!(scene.deaths(), [(1, Death::Dropped), (2, Death::Dropped)]);
     assert_eq!(scene.stats().bytes, 900);
-    assert!(matches!(scene.try_put(of(1025)), Err(StoreError::Full(text)) if text.contains("max_bytes")));
+    assert!(matches!(scene.try_put(of(1025)), Err(StoreError::TooLarge(text)) if text.contains("max_bytes")));
     scene.take(1);
     assert!(scene.try_put(of(800)).is_err(), "what can be dropped does not make room enough");
     assert_eq!(scene.stats().dead, 2, "and then nothing is dropped");
