@@ -224,7 +224,7 @@ async fn a_process_that_is_killed_loses_no_job_and_delivers_none_after_its_ackno
                 assert!(*this > before && *this <= MOST_TRIES, "{number} on try {this} after {before}");
                 redelivered += usize::from(before > 0);
                 let n: u64 = text.rsplit('-').next().unwrap().parse().unwrap();
-                if n % 2 == 0 && before == 0 {
+                if n.is_multiple_of(2) && before == 0 {
                     let last = groups.insert(n % GROUPS, *number).unwrap_or(0);
                     assert!(last < *number, "{number} of a group was delivered first after {last}");
                 }
