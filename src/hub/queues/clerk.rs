@@ -29,7 +29,8 @@ type Answer = Option<tokio::sync::oneshot::Sender<Result<Settled, StoreError>>>;
 /// What is under way.
 #[derive(Default)]
 struct Clerk {
-    take: Option<(Order, Call<Result<Taken, StoreError>>)>,
+    /// With when it began: the leases of what it brings are no older.
+    take: Option<(Order, Instant, Call<Result<Taken, StoreError>>)>,
     settlement: Option<Settlement>,
     settings: Option<Call<Result<QueueSettings, StoreError>>>,
     leave: Option<Call<Result<u64, StoreError>>>,
@@ -51,7 +52,7 @@ pub async fn serve(shared: Arc<Shared>, place: Arc<Place>) {
     while let Some(wake) = clerk.begin_calls(&shared, &place) {
         let next = tokio::select! {
             answers = on(clerk.settlement.as_mut().map(|(_, call)| call)) => Next::Settled(answers),
-            taken = on(clerk.take.as_mut().map(|(_, call)| call)) => Next::Taken(taken),
+            taken = on(clerk.take.as_mut().map(|(_, _, call)| call)) => Next::Taken(taken),
             settings = on(clerk.settings.as_mut()) => Next::Settings(settings),
             _ = on(clerk.leave.as_mut()) => Next::Left,
             () = place.changed.notified() => Next::Changed,
@@ -99,7 +100,7 @@ impl Clerk {
                     lease: order.lease,
                     token: super::random(),
                 };
-                self.take = Some((order, queues.take(&place.queue, take)));
+                self.take = Some((order, now, queues.take(&place.queue, take)));
             }
             if self.take.is_none() {
                 wake = line.next_look().map_or(wake, |look| look.min(wake));
@@ -134,10 +135,14 @@ impl Clerk {
                 }
             }
             Next::Taken(answer) => {
-                let Some((order, _)) = self.take.take() else { return };
+                let Some((order, begun, _)) = self.take.take() else { return };
                 let mut line = place.line();
                 match answer {
-                    Ok(taken) => {
+                    Ok(mut taken) => {
+                        // What was longer on its way than its lease, over a stalled line or node, may be another's by now.
+                        let late: Vec<_> = taken.jobs.extract_if(.., |job| now >= begun + job.lease).collect();
+                        taken.more |= !late.is_empty();
+                        line.release(late);
                         counter!(telemetry::QUEUE_TAKEN).increment(taken.jobs.len() as u64);
                         if taken.has_fired {
                             shared.sweep_soon(&place.queue);
