@@ -83,6 +83,7 @@ fn calls_beyond_the_bound_are_refused_at_once() {
     let (store, _dead) = runtime.block_on(open_memory(options));
     let news = topic("news");
     let closed = gate.lock().unwrap();
+    asked.try_iter().for_each(drop);
     let first = store.append(vec![item(&news, "taken by the thread")]);
     asked.recv().unwrap();
     let waiting: Vec<_> = (0..3).map(|_| store.append(vec![item(&news, "waits")])).collect();

@@ -6,8 +6,10 @@ use std::rc::Rc;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use super::connection::Connection;
 use crate::document::{self, Asked};
 use crate::domain::queue::{How, Job, JobId, Queue, Settle};
+use crate::domain::session::Works;
 use crate::hub::queues::Taker;
 
 /// Made with the first `take`.
@@ -45,6 +47,22 @@ pub(super) struct Held {
     pub extending: u32,
     /// Somebody waits for a reply.
     pub asked: Option<Asked>,
+}
+
+impl Connection {
+    /// What it takes, for its limits.
+    pub fn works(&self, queue: &Queue) -> Works {
+        let work = self.work.borrow();
+        let Some(work) = work.as_ref() else { return Works::default() };
+        let credit = work.takes.iter().filter(|(name, _)| *name != queue).map(|(_, take)| take.credit).sum();
+        Works { queues: work.takes.len(), has: work.takes.contains_key(queue), credit }
+    }
+
+    /// Whether a tag names a job that it holds.
+    pub fn holds(&self, tag: &str) -> bool {
+        let work = self.work.borrow();
+        work.as_ref().zip(number(tag)).is_some_and(|(work, number)| work.held.contains_key(&number))
+    }
 }
 
 impl Work {

@@ -22,7 +22,6 @@ use crate::domain::error::{Problem, Reason};
 use crate::domain::event::{Event, Given};
 use crate::domain::message::Body;
 use crate::domain::queue::{How, Job, Queue, Settle, Settled};
-use crate::domain::session::Works;
 use crate::domain::store::StoreError;
 use crate::hub::queues::{Jobs, no_lease};
 use crate::telemetry;
@@ -37,22 +36,6 @@ pub(super) struct AskedTake {
     pub credit: usize,
     pub lease: Option<Duration>,
     pub ignored: Vec<String>,
-}
-
-impl Connection {
-    /// What it takes, for its limits.
-    pub fn works(&self, queue: &Queue) -> Works {
-        let work = self.work.borrow();
-        let Some(work) = work.as_ref() else { return Works::default() };
-        let credit = work.takes.iter().filter(|(name, _)| *name != queue).map(|(_, take)| take.credit).sum();
-        Works { queues: work.takes.len(), has: work.takes.contains_key(queue), credit }
-    }
-
-    /// Whether a tag names a job that it holds.
-    pub fn holds(&self, tag: &str) -> bool {
-        let work = self.work.borrow();
-        work.as_ref().zip(number(tag)).is_some_and(|(work, number)| work.held.contains_key(&number))
-    }
 }
 
 impl Shard {

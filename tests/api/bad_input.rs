@@ -47,7 +47,14 @@ async fn every_bad_request_has_its_named_error_and_its_way_out() {
         (JSON, MANY, "{\"channel\":\"a\",\"data\":1}", 400, "bad-frame", "it has channel"),
         (JSON, MANY, "{\"topic\":\"a\"}", 400, "missing-data", "\"text\""),
         (JSON, MANY, "{\"topic\":\"a\",\"topic\":\"b\",\"data\":1}", 400, "bad-frame", "twice"),
-        (JSON, MANY, "{\"queue\":\"jobs\",\"data\":1}", 404, "not-found", "topics only"),
+        (
+            JSON,
+            MANY,
+            "{\"queue\":\"jobs\",\"data\":1,\"group\":\"g\",\"delay\":1}",
+            400,
+            "bad-frame",
+            "leave one of them out",
+        ),
         (JSON, MANY, "{\"topic\":\"a\",\"data\":1,\"ttl\":\"5s\"}", 400, "bad-frame", "number of seconds"),
         (JSON, MANY, "{\"topic\":\"a\",\"data\":1,\"ttl\":1e9}", 400, "bad-frame", "max_ttl"),
         // Names.

@@ -24,13 +24,14 @@ const TAKE_BYTES: usize = 1024 * 1024;
 
 type Call<T> = BoxFuture<'static, T>;
 type Settlement = (Vec<(How, Answer)>, Call<Vec<Result<Settled, StoreError>>>);
+/// With when it began: the leases of what it brings are no older.
+type Taking = (Order, Instant, Call<Result<Taken, StoreError>>);
 type Answer = Option<tokio::sync::oneshot::Sender<Result<Settled, StoreError>>>;
 
 /// What is under way.
 #[derive(Default)]
 struct Clerk {
-    /// With when it began: the leases of what it brings are no older.
-    take: Option<(Order, Instant, Call<Result<Taken, StoreError>>)>,
+    take: Option<Taking>,
     settlement: Option<Settlement>,
     settings: Option<Call<Result<QueueSettings, StoreError>>>,
     leave: Option<Call<Result<u64, StoreError>>>,
