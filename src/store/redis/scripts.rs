@@ -1,9 +1,10 @@
 //! The scripts, and the values that they are called with and answer.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 use std::time::Duration;
 
-use redis::{Cmd, Script, Value};
+use redis::{Arg, Cmd, Script, Value};
 
 use crate::domain::cursor::CursorBounds;
 use crate::domain::position::{Epoch, MAX_OFFSET, Position};
@@ -51,9 +52,25 @@ impl Scripts {
 }
 
 impl Scripts {
-    /// Commands that make Redis know them all.
-    pub fn load(&self) -> Vec<Cmd> {
-        [&self.append, &self.read, &self.cursor].into_iter().chain(self.queues.all()).map(Lua::load).collect()
+    /// Commands that make Redis know those of topics: what a connection begins with. Those of queues come with their first call.
+    pub fn load_first(&self) -> [Cmd; 3] {
+        [self.append.load(), self.read.load(), self.cursor.load()]
+    }
+
+    /// Commands that make Redis know those that these calls want, and no others: what takes longer to load is more easily
+    /// unloaded again before it is used.
+    pub fn load<'a>(&self, calls: impl Iterator<Item = &'a Cmd>) -> Vec<Cmd> {
+        let wanted: HashSet<&[u8]> = calls.filter_map(digest_in).collect();
+        let all = [&self.append, &self.read, &self.cursor].into_iter().chain(self.queues.all());
+        all.filter(|lua| wanted.contains(lua.digest.as_bytes())).map(Lua::load).collect()
+    }
+}
+
+/// The script that a call names.
+fn digest_in(call: &Cmd) -> Option<&[u8]> {
+    match call.args_iter().nth(1)? {
+        Arg::Simple(digest) => Some(digest),
+        _ => None,
     }
 }
 

@@ -277,7 +277,8 @@ impl Writer {
         tracing::info!("Redis does not know our scripts (any more); loading them");
         let mut flight = Flight::default();
         // In the same pipeline, so that there is hardly a moment in which they could be unloaded again.
-        self.host.scripts.load().into_iter().for_each(|load| flight.add(Errand::Load, load));
+        let calls = unknown.iter().map(|(_, command)| command);
+        self.host.scripts.load(calls).into_iter().for_each(|load| flight.add(Errand::Load, load));
         for (errand, command) in unknown.drain(..) {
             flight.add(errand, command);
         }
