@@ -40,7 +40,7 @@ const WORDING: Wording = Wording { headers: document::headers, bound: document::
 /// Where queues are kept: a store in this process, or a Redis of its own that each node opens for itself.
 enum Place {
     Embedded { store: Arc<dyn Store>, queues: QueueKeeper, _folder: Option<tempfile::TempDir> },
-    Redis { server: RedisServer, options: Options },
+    Redis { server: RedisServer, options: Box<Options> },
 }
 
 impl Place {
@@ -51,7 +51,7 @@ impl Place {
         [
             Place::embedded("memory", options.clone(), None).await,
             Place::embedded(&disk, options.clone(), Some(folder)).await,
-            Place::Redis { server: RedisServer::start(), options },
+            Place::Redis { server: RedisServer::start(), options: options.into() },
         ]
     }
 
@@ -61,7 +61,7 @@ impl Place {
     }
 
     fn redis(server: RedisServer) -> Place {
-        Place::Redis { server, options: Options::default() }
+        Place::Redis { server, options: Box::default() }
     }
 
     /// What one node opens.
@@ -69,7 +69,7 @@ impl Place {
         match self {
             Place::Embedded { store, queues, .. } => (store.clone(), queues.clone()),
             Place::Redis { server, options } => {
-                let opened = open(&server.url(), options.clone()).await.expect("a store opens");
+                let opened = open(&server.url(), Options::clone(options)).await.expect("a store opens");
                 (opened.store, opened.queues.expect("it keeps queues"))
             }
         }
