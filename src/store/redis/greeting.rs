@@ -67,7 +67,7 @@ impl Host {
         self.agree_on_groups(link).await?;
         let mut whisper = redis::cmd(if sharded { "SPUBLISH" } else { "PUBLISH" });
         whisper.arg(self.names.wild_channel(0)).arg("");
-        for necessary in self.scripts.load_first().into_iter().chain([whisper]) {
+        for necessary in self.scripts.load_all().into_iter().chain([whisper]) {
             if let Value::ServerError(error) = say(link, necessary).await?
                 && !self.is_elsewhere(&error)
             {

@@ -52,17 +52,21 @@ impl Scripts {
 }
 
 impl Scripts {
-    /// Commands that make Redis know those of topics: what a connection begins with. Those of queues come with their first call.
-    pub fn load_first(&self) -> [Cmd; 3] {
-        [self.append.load(), self.read.load(), self.cursor.load()]
+    /// Commands that make Redis know them all: what a connection begins with. A call that comes to a script that is not there
+    /// may be overtaken, and then fails.
+    pub fn load_all(&self) -> Vec<Cmd> {
+        self.all().map(Lua::load).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Lua> {
+        [&self.append, &self.read, &self.cursor].into_iter().chain(self.queues.all())
     }
 
     /// Commands that make Redis know those that these calls want, and no others: what takes longer to load is more easily
     /// unloaded again before it is used.
     pub fn load<'a>(&self, calls: impl Iterator<Item = &'a Cmd>) -> Vec<Cmd> {
         let wanted: HashSet<&[u8]> = calls.filter_map(digest_in).collect();
-        let all = [&self.append, &self.read, &self.cursor].into_iter().chain(self.queues.all());
-        all.filter(|lua| wanted.contains(lua.digest.as_bytes())).map(Lua::load).collect()
+        self.all().filter(|lua| wanted.contains(lua.digest.as_bytes())).map(Lua::load).collect()
     }
 }
 
