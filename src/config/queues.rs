@@ -257,8 +257,8 @@ mod tests {
             ("a: backoff=1s 10s 1m", "a: backoff=1s 10s 1m"),
             ("a: backoff=", "a: backoff="),
             (
-                "a: start_when=10 or 3 of 7 or 60s notify batch 5 to https://x.example/a%2Cb, lease=1s",
-                "a: lease=1s, start_when=10 or 3 of 7 or 1m notify batch 5 to https://x.example/a%2Cb",
+                "a: start_when=10 or 3 of 7 or 60s notify batch 5 to http://x.example/a%2Cb, lease=1s",
+                "a: lease=1s, start_when=10 or 3 of 7 or 1m notify batch 5 to http://x.example/a%2Cb",
             ),
             ("", ""),
         ] {

@@ -1,4 +1,4 @@
-//! When a queue starts, in one line: `10 or 3 of 7 or 60s notify batch 5 to https://…`.
+//! When a queue starts, in one line: `10 or 3 of 7 or 60s notify batch 5 to http://…`.
 
 use std::fmt::Write;
 use std::time::Duration;

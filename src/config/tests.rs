@@ -338,7 +338,7 @@ data = { report = "all", days = [1, 2.5, true] }
 
 #[test]
 fn a_webhook_without_a_secret_is_refused_and_the_secret_is_never_shown() {
-    let queue = "jobs: start_when=10 to https://a.example/hook";
+    let queue = "jobs: start_when=10 to http://a.example/hook";
     let faults = serve(&["--queue", queue], &[], None).unwrap_err();
     assert!(faults.contains("queues of jobs name a webhook") && faults.contains("FANFARE_WEBHOOK_SECRET"), "{faults}");
     let secret = ("FANFARE_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
@@ -361,12 +361,12 @@ lease = "60s"
 backoff = ["1s", "10s"]
 
 [queues."nightly"]
-start_when = { any = [{ count = 10 }, { count = 3, min_priority = 7 }, { oldest = "60s" }], batch = 20, webhook = "https://a.example/x,y" }
+start_when = { any = [{ count = 10 }, { count = 3, min_priority = 7 }, { oldest = "60s" }], batch = 20, webhook = "http://a.example/x,y" }
 "#;
     let options = serve(&[], &[], Some(file)).unwrap();
     let secret = "--webhook-secret=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let line = "orders.*: like=sqs-fifo, lease=60s, backoff=1s 10s; \
-                nightly: start_when=10 or 3 of 7 or 60s batch 20 to https://a.example/x%2Cy";
+                nightly: start_when=10 or 3 of 7 or 60s batch 20 to http://a.example/x%2Cy";
     assert_eq!(options.queues, serve(&["--queue", line, secret], &[], None).unwrap().queues);
     assert_eq!(options.queues, serve(&[secret], &[("FANFARE_QUEUE", line)], None).unwrap().queues);
     let rules = options.queue_rules();

@@ -163,10 +163,10 @@ fn bad(text: impl Into<String>) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Content, Document, Item, fields, one};
+    use super::super::reply::address;
+    use super::super::{Document, Item, fields, one};
     use super::*;
     use crate::domain::limits::Limits;
-    use crate::domain::queue::Queue;
 
     fn job(document: Result<Document, Problem>) -> (Put, Vec<String>) {
         match document.unwrap() {
@@ -241,17 +241,11 @@ mod tests {
 
     #[test]
     fn a_request_stays_with_its_job_and_nobody_can_make_one_up() {
-        let content = Content {
-            data: Some("1".into()),
-            reply_to: Some("$inbox.c9".into()),
-            request: Some("r7".into()),
-            ..Content::default()
-        };
-        let queue = Queue::parse("jobs").unwrap();
-        let put = content.put(queue, JobTerms::default(), &Limits::default()).unwrap();
-        assert_eq!(put.body.as_bytes(), r#""reply_to":"$inbox.c9","request":"r7","data":1"#);
+        let (put, _) = job(one(br#"{"queue":"jobs","data":1}"#, &Limits::default()));
         let reply_to = Topic::parse("$inbox.c9").unwrap();
-        assert_eq!(asked(&put.body), Some(Asked { reply_to, request: "r7".into() }));
+        let body = address(&put.body, &reply_to, "r7");
+        assert_eq!(body.as_bytes(), r#""reply_to":"$inbox.c9","request":"r7","data":1"#);
+        assert_eq!(asked(&body), Some(Asked { reply_to, request: "r7".into() }));
         let text = br#"{"queue":"jobs","data":{"reply_to":"a"},"reply_to":"a","request":"r"}"#;
         let (put, ignored) = job(one(text, &Limits::default()));
         assert_eq!((asked(&put.body), ignored), (None, vec!["reply_to".to_string(), "request".to_string()]));

@@ -56,9 +56,6 @@ pub struct Content<'a> {
     pub ttl: Option<Duration>,
     pub idempotency_key: Option<Cow<'a, str>>,
     pub durability: Option<Durability>,
-    /// Where the answer to a request goes, and which request it is; set by the hub, never by a publisher.
-    pub reply_to: Option<Cow<'a, str>>,
-    pub request: Option<Cow<'a, str>>,
 }
 
 /// One document: `{"topic":…,"data":…}`, or `"user"` or `"queue"` in place of `topic`.
@@ -274,11 +271,6 @@ impl<'a> Content<'a> {
         }
         if let Some(ttl) = self.ttl {
             member("ttl", &|out| out.push_str(&ttl.as_secs_f64().to_string()));
-        }
-        for (name, value) in [("reply_to", &self.reply_to), ("request", &self.request)] {
-            if let Some(value) = value {
-                member(name, &|out| quote_into(out, value));
-            }
         }
         match (&self.data, &self.text, &self.base64) {
             (Some(json), None, None) => member("data", &|out| compact(json, out)),

@@ -259,7 +259,7 @@ mod tests {
             any in prop::collection::vec(arms(), 1..8),
             notify: bool,
             batch in option::of(1u64..1 << 60),
-            webhook in option::of("https://[a-z\"\\\\é]{1,20}"),
+            webhook in option::of("http://[a-z\"\\\\é]{1,20}"),
         ) -> StartWhen {
             let mode = if notify { Start::Notify } else { Start::Gate };
             StartWhen { any, mode, batch, webhook: webhook.map(Into::into) }
@@ -349,7 +349,7 @@ mod tests {
             (r#"{"start_when":{"any":[{"count":10,"oldest":1}]}}"#, r#"{"count":10}"#),
             (r#"{"start_when":{"any":[{"count":10,"min_priority":10}]}}"#, "from 0 to 9"),
             (r#"{"start_when":{"any":[{"count":0}]}}"#, "more than 0"),
-            (r#"{"start_when":{"any":[{"count":1}],"webhook":"ftp://x"}}"#, "https://"),
+            (r#"{"start_when":{"any":[{"count":1}],"webhook":"https://x"}}"#, "http://"),
             (r#"{"start_when":{"any":[{"count":1}],"when":1}}"#, "\"when\" is not known"),
         ] {
             let problem = read(text).expect_err(text);

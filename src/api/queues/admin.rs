@@ -63,11 +63,6 @@ pub async fn change(
                             of the hub; make one with: echo whsec_$(openssl rand -base64 32)";
                 return Err(Failure::new(Reason::Forbidden, text));
             }
-            if webhook.is_some_and(|url| url.starts_with("https:")) {
-                let text =
-                    "webhooks go out over plain http only; name a proxy on this machine or network that speaks TLS";
-                return Err(Failure::new(Reason::BadFrame, text));
-            }
             Some(Box::new(settings))
         }
     };

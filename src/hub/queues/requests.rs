@@ -2,7 +2,7 @@
 //! a reply is a message there, from whichever node the worker is at, and comes by the feed like every other.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -52,7 +52,6 @@ pub struct Requests {
     /// What this node's inbox is in the registry.
     shard: ShardId,
     waiting: Mutex<HashMap<Box<str>, Waiter>>,
-    last: AtomicU64,
     joins: AtomicBool,
     joined: watch::Sender<bool>,
     wording: OnceLock<Wording>,
@@ -72,7 +71,6 @@ impl Requests {
             registry,
             shard,
             waiting: Mutex::default(),
-            last: AtomicU64::new(0),
             joins: AtomicBool::new(false),
             joined: watch::Sender::new(false),
             wording: OnceLock::new(),
@@ -130,7 +128,7 @@ impl Requests {
             let text = format!("{MOST_REQUESTS} requests of this node wait for replies; ask again later");
             return Err(Problem::new(Reason::Busy, text).retry_after(Duration::from_secs(1)));
         }
-        let name: Box<str> = format!("r{}", self.last.fetch_add(1, Ordering::Relaxed) + 1).into();
+        let name = request_name();
         let (sender, receiver) = oneshot::channel();
         waiting.insert(name.clone(), sender);
         Ok((Ticket { requests: self, name }, receiver))
@@ -148,27 +146,33 @@ impl Drop for Ticket<'_> {
 }
 
 impl Hub {
-    /// Puts a job and waits for its worker's reply, at most so long. The job stays where it is when the time is over.
+    /// Puts a job and waits for its worker's reply, at most so long. A job that was put stays where it is when the time is
+    /// over.
     pub async fn request(&self, put: Put, timeout: Duration) -> Result<Reply, Problem> {
         let requests = self.requests.clone().ok_or_else(super::absent)?;
         let (ticket, replied) = requests.enter()?;
         let queue = put.queue.clone();
+        let is_put = AtomicBool::new(false);
         let asking = async {
             let mut joined = requests.joined.subscribe();
             // It ends with the requests alone.
             let _ = joined.wait_for(|joined| *joined).await;
             let put = requests.address(put, &requests.inbox, &ticket.name)?;
             let job = self.put_one(put).await?;
+            is_put.store(true, Ordering::Relaxed);
             let body = replied.await.unwrap_or_else(|_| Err(going_down()))?;
             Ok(Reply { job, body })
         };
         match tokio::time::timeout(timeout, asking).await {
             Ok(answer) => answer,
             Err(_) => {
-                let text = format!(
-                    "no worker of {queue} replied within {} seconds; the job stays in its queue",
-                    timeout.as_secs_f64()
-                );
+                let seconds = timeout.as_secs_f64();
+                let text = match is_put.load(Ordering::Relaxed) {
+                    true => {
+                        format!("no worker of {queue} replied within {seconds} seconds; the job stays in its queue")
+                    }
+                    false => format!("it is not known within {seconds} seconds whether the job was put into {queue}"),
+                };
                 Err(Problem::new(Reason::Timeout, text))
             }
         }
