@@ -163,6 +163,8 @@ on_every_store!(
     taking_by_http_waits_for_a_put_and_settles_by_tag,
     a_client_that_goes_away_takes_nothing,
     an_exclusive_queue_has_a_worker_that_stands_by,
+    an_exclusive_queue_keeps_the_seat_of_who_took_by_http,
+    only_who_has_a_job_answers_for_it,
     a_paused_queue_gives_nothing_until_it_is_resumed,
     a_slow_worker_holds_no_more_than_it_has_room_for,
     the_same_key_is_the_same_job,
@@ -527,6 +529,31 @@ async fn an_exclusive_queue_has_a_worker_that_stands_by(scene: Scene) {
     );
 }
 
+async fn an_exclusive_queue_keeps_the_seat_of_who_took_by_http(scene: Scene) {
+    scene.set("jobs", &json!({ "exclusive": true })).await;
+    scene.put("jobs", "", &json!(1)).await;
+    scene.put("jobs", "", &json!(2)).await;
+    let jobs = scene.take("jobs", &json!({ "worker": "a" })).await;
+    assert_eq!(data(&jobs[0]), 1);
+    assert_eq!(scene.take("jobs", &json!({ "worker": "b" })).await, Vec::<Value>::new());
+    assert_eq!(scene.take("jobs", &json!({})).await, Vec::<Value>::new(), "nor who does not say who it is");
+    scene.post("/v1/queues/jobs/ack", &json!({ "tag": jobs[0]["tag"] })).await;
+    let jobs = scene.take("jobs", &json!({ "worker": "a" })).await;
+    assert_eq!(data(&jobs[0]), 2);
+}
+
+async fn only_who_has_a_job_answers_for_it(scene: Scene) {
+    let mut worker = scene.worker("jobs", 1).await;
+    let mut asker = scene.connect().await;
+    say(&mut asker, json!({ "id": 1, "request": "jobs", "data": 1, "timeout": 20 })).await;
+    let job = worker.next().await;
+    let made_up = format!("{}.1", job["job"].as_str().unwrap());
+    let (_, answer) = scene.post("/v1/queues/jobs/ack", &json!({ "tag": made_up, "reply": "forged" })).await;
+    assert_eq!(answer["failed"], json!({ made_up: "no-lease" }));
+    say(&mut worker, json!({ "ack": job["tag"], "reply": "true" })).await;
+    assert_eq!(asker.next().await["data"], "true");
+}
+
 async fn a_paused_queue_gives_nothing_until_it_is_resumed(scene: Scene) {
     let mut worker = scene.worker("jobs", 1).await;
     scene.put("jobs", "", &json!(0)).await;
@@ -601,6 +628,8 @@ async fn dead_letters_are_looked_at_edited_and_redriven(scene: Scene) {
     assert_eq!(answer["redriven"], 1);
     let job = scene.take("jobs", &json!({})).await.remove(0);
     assert_eq!((data(&job), &job["try"]), (&json!("mended"), &json!(1)));
+    let (status, _) = scene.post("/v1/queues/jobs/dead/redrive", &json!({ "limit": 1, "rate": 1e-300 })).await;
+    assert_eq!(status, 400);
     let begun = std::time::Instant::now();
     let (_, answer) = scene.post("/v1/queues/jobs/dead/redrive", &json!({ "limit": 3, "rate": 5 })).await;
     assert_eq!(answer["redriven"], 3);

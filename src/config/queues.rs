@@ -8,7 +8,7 @@ use super::start_when;
 use super::unit::{self, Kind};
 use crate::domain::queue::fields::{self, FIELDS, Field, Value, unknown};
 use crate::domain::queue::{Preset, QueueRules, QueueSettings};
-use crate::domain::topic::{BadPattern, MOST_RULES, Pattern};
+use crate::domain::topic::{BadPattern, Pattern};
 
 pub const TAKES: &str = "rules joined by semicolons, each PATTERN: NAME=VALUE, …; the names are those of the settings of a \
                          queue, and like";
@@ -39,21 +39,7 @@ pub fn rules(list: &[QueueRule]) -> QueueRules {
 
 /// Rules in the order in which they are written, each text one or several of them; or all that is wrong with them.
 pub fn read(texts: &[String]) -> Result<Vec<QueueRule>, String> {
-    let mut rules: Vec<QueueRule> = Vec::new();
-    let mut faults = Vec::new();
-    for text in texts.iter().flat_map(|text| text.split(';')).map(str::trim).filter(|text| !text.is_empty()) {
-        match rule(text) {
-            Ok(rule) if rules.iter().any(|other| other.pattern == rule.pattern) => {
-                faults.push(format!("{} has a rule already; the first one that a queue meets counts", rule.pattern));
-            }
-            Ok(rule) => rules.push(rule),
-            Err(fault) => faults.push(fault),
-        }
-    }
-    if rules.len() > MOST_RULES {
-        faults.push(format!("{} rules are too many, at most {MOST_RULES} are taken", rules.len()));
-    }
-    if faults.is_empty() { Ok(rules) } else { Err(faults.join("; ")) }
+    super::rules::gather(texts, "queue", rule, |rule| &rule.pattern)
 }
 
 /// A rule as it would be given.

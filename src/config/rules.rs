@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::unit::{Kind, Value};
-use crate::domain::topic::{BadPattern, MOST_RULES, Mode, Rule};
+use crate::domain::topic::{BadPattern, MOST_RULES, Mode, Pattern, Rule};
 
 pub const TAKES: &str = "rules joined by semicolons, each PATTERN: NAME=VALUE, …; the names are mode (log, live or latest), \
                          messages, bytes, age, record_age";
@@ -18,12 +18,23 @@ const FIELDS: [(&str, &str); 4] = [
 
 /// Rules in the order in which they are written, each text one or several of them; or all that is wrong with them.
 pub fn read(texts: &[String]) -> Result<Vec<Rule>, String> {
-    let mut rules: Vec<Rule> = Vec::new();
+    gather(texts, "topic", rule, |rule| &rule.pattern)
+}
+
+/// Rules of any kind, which `rule` reads one by one; `what` names what they are for.
+pub(super) fn gather<R>(
+    texts: &[String],
+    what: &str,
+    rule: impl Fn(&str) -> Result<R, String>,
+    pattern: impl Fn(&R) -> &Pattern,
+) -> Result<Vec<R>, String> {
+    let mut rules: Vec<R> = Vec::new();
     let mut faults = Vec::new();
     for text in texts.iter().flat_map(|text| text.split(';')).map(str::trim).filter(|text| !text.is_empty()) {
         match rule(text) {
-            Ok(rule) if rules.iter().any(|other| other.pattern == rule.pattern) => {
-                faults.push(format!("{} has a rule already; the first one that a topic meets counts", rule.pattern));
+            Ok(rule) if rules.iter().any(|other| pattern(other) == pattern(&rule)) => {
+                let pattern = pattern(&rule);
+                faults.push(format!("{pattern} has a rule already; the first one that a {what} meets counts"));
             }
             Ok(rule) => rules.push(rule),
             Err(fault) => faults.push(fault),

@@ -165,6 +165,21 @@ async fn a_queue_without_room_leaves_publishes_unconfirmed_and_they_are_bound_wh
 }
 
 #[tokio::test]
+async fn a_message_that_is_larger_than_its_queue_may_be_holds_nothing_up() {
+    for options in [Options::default(), kept("orders.**", Mode::Live, 1)] {
+        for place in Place::each(options).await {
+            let hub = place.bound(&orders()).await;
+            let settings = QueueSettings { max_bytes: 1024, ..QueueSettings::default() };
+            change(&hub, "jobs", Change::Settings(Some(Box::new(settings)))).await;
+            say(&hub, "orders.a", 1).await.unwrap();
+            hub.publish(message("orders.a", &format!("\"data\":\"{}\"", "x".repeat(1025)))).await.unwrap();
+            say(&hub, "orders.a", 2).await.unwrap();
+            assert_eq!(drained(&hub, "jobs").await, [1, 2].map(|n| job("orders.a", n)));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_topic_without_history_is_bound_directly_and_once() {
     for place in Place::each(kept("orders.**", Mode::Live, 1)).await {
         let hub = place.bound(&orders()).await;

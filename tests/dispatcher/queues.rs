@@ -90,15 +90,19 @@ async fn what_a_queue_refuses_for_good_is_kept_with_its_reason_and_what_follows_
     let (server, house) = (RedisServer::start(), House::memory().await);
     let mut connection = server.connection();
     let dispatcher = house.bridge(&server.url()).await;
+    let (admin, queue) = (house.hub.queues().unwrap().keeper().admin.clone(), Queue::parse("q").unwrap());
+    let settings = QueueSettings { max_bytes: 1024, ..QueueSettings::default() };
+    admin.change(&queue, Change::Settings(Some(Box::new(settings)))).await.unwrap();
+    put(&mut connection, &[("queue", "q"), ("data", &format!("\"{}\"", "x".repeat(1025)))]);
     put(&mut connection, &[("queue", "q"), ("data", "1"), ("idempotency_key", "k")]);
     put(&mut connection, &[("queue", "q"), ("data", "2"), ("idempotency_key", "k")]);
     put(&mut connection, &[("queue", "q"), ("data", "3"), ("durability", "replica")]);
     put(&mut connection, &[("queue", "q"), ("data", "4")]);
     house.wait_for_jobs("q", &[data("1"), data("4")]).await;
-    until("the letters", || async { dispatcher.dead().count().await == Ok(2) }).await;
+    until("the letters", || async { dispatcher.dead().count().await == Ok(3) }).await;
     let mut reasons: Vec<Reason> = letters(&dispatcher).await.into_values().map(|letter| letter.reason).collect();
     reasons.sort();
-    assert_eq!(reasons, [Reason::Forbidden, Reason::Conflict]);
+    assert_eq!(reasons, [Reason::Forbidden, Reason::TooLarge, Reason::Conflict]);
 }
 
 /// A keeper that refuses some puts for now, as its contract has it: what follows a failed entry in its queue fails too.

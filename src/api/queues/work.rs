@@ -15,7 +15,7 @@ use crate::document::{self, Members, quote};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::Body as Said;
 use crate::domain::queue::{How, JobId, MOST_AT_ONCE, Queue, Settle, Settled};
-use crate::hub::queues::no_lease;
+use crate::hub::queues::{no_lease, request_name};
 use crate::web::Failure;
 
 /// How long a take may wait for jobs.
@@ -48,7 +48,8 @@ pub async fn take(
         Some(_) => return Err(bad(format!("\"wait\" is 0 to {LONGEST_WAIT} seconds")).into()),
     };
     let lease = lease(&mut members, "lease")?;
-    let worker = members.text("worker")?.unwrap_or("http".into());
+    // Two that do not say who they are must not share a seat.
+    let worker = members.text("worker")?.unwrap_or_else(|| format!("http-{}", request_name()).into());
     if worker.is_empty() || worker.len() > NAME {
         return Err(bad(format!("\"worker\" is a name of 1 to {NAME} bytes")).into());
     }

@@ -152,7 +152,7 @@ impl Bindings {
         mut answers: Vec<Result<Appended, StoreError>>,
         wishes: Vec<Option<Wish>>,
     ) -> Vec<Result<Appended, StoreError>> {
-        let mut puts: BTreeMap<Queue, (Vec<Put>, Vec<usize>)> = BTreeMap::new();
+        let mut puts: BTreeMap<Queue, (Vec<Put>, Vec<(usize, Topic)>)> = BTreeMap::new();
         let mut passes: BTreeMap<Lane, (Option<Position>, Vec<usize>)> = BTreeMap::new();
         for (item, (answer, wish)) in answers.iter().zip(wishes).enumerate() {
             let (Ok(appended), Some(Wish { topic, queues, live })) = (answer, wish) else { continue };
@@ -166,7 +166,7 @@ impl Bindings {
                         let Some(put) = self.put_live(&queue, publication, fence.as_ref(), at) else { continue };
                         let (list, items) = puts.entry(queue).or_default();
                         list.push(put);
-                        items.push(item);
+                        items.push((item, topic.clone()));
                     }
                     None => {
                         let lane = Lane { queue, topic: topic.clone() };
@@ -183,8 +183,9 @@ impl Bindings {
         }
         let mut failed: Vec<(usize, Queue, StoreError)> = Vec::new();
         for (queue, (list, items)) in puts {
-            for (item, answer) in items.into_iter().zip(self.desk.put(list).await) {
-                failed.extend(answer.err().map(|error| (item, queue.clone(), error)));
+            for ((item, topic), answer) in items.into_iter().zip(self.desk.put(list).await) {
+                let bound = pass::judge(&queue, &topic, answer.err());
+                failed.extend(bound.err().map(|error| (item, queue.clone(), error)));
             }
         }
         let covered = passes.into_iter().map(|(lane, (at, items))| {

@@ -4,8 +4,9 @@ use metrics::counter;
 
 use super::{Bindings, Lane};
 use crate::domain::message::Message;
+use crate::domain::name::Topic;
 use crate::domain::position::{Epoch, Position};
-use crate::domain::queue::{MOST_AT_ONCE, Mark, Put};
+use crate::domain::queue::{MOST_AT_ONCE, Mark, Put, Queue};
 use crate::domain::store::{EntryId, Fence, GapCause, Page, ReadFrom, ReadLimit, StoreError};
 use crate::domain::topic::Mode;
 use crate::telemetry;
@@ -44,7 +45,7 @@ impl Bindings {
                 let puts: Vec<Put> = messages.iter().filter_map(|m| self.put_of(lane, m, fence(m))).collect();
                 if !puts.is_empty() {
                     let answers = self.desk.put(puts).await;
-                    answers.into_iter().try_for_each(|answer| self.judge(lane, answer.err()))?;
+                    answers.into_iter().try_for_each(|answer| judge(&lane.queue, &lane.topic, answer.err()))?;
                 }
                 *done = messages.last().map(|message| message.at).or(*done);
             }
@@ -92,18 +93,6 @@ impl Bindings {
         Some(Put { priority: binding.priority, ttl: left, fence: Some(fence), ..put })
     }
 
-    /// One that failed holds up all behind it; one that can never be a job of this queue is told, and holds up nothing.
-    fn judge(&self, lane: &Lane, error: Option<StoreError>) -> Result<(), StoreError> {
-        let Some(error) = error else { return Ok(()) };
-        if error.passes() {
-            return Err(error);
-        }
-        counter!(telemetry::BINDING_MISSED).increment(1);
-        let Lane { queue, topic } = lane;
-        tracing::error!(%queue, %topic, %error, "a message of the topic cannot become a job of the queue");
-        Ok(())
-    }
-
     /// History that went before it was bound. A node that has just begun cannot tell what a filter turned away before.
     fn tell_missing(&self, lane: &Lane, from: ReadFrom, page: &Page, was_here: bool) {
         let (ReadFrom::After(after), Some(missing)) = (from, page.missing) else { return };
@@ -121,6 +110,18 @@ impl Bindings {
             tracing::info!(%queue, %topic, count, "messages that history no longer has may not have been bound");
         }
     }
+}
+
+/// What a put that failed means for its message: one that may be put later is not bound yet, and holds up all behind it; one
+/// that can never be a job of this queue is told, and holds up nothing.
+pub(super) fn judge(queue: &Queue, topic: &Topic, error: Option<StoreError>) -> Result<(), StoreError> {
+    let Some(error) = error else { return Ok(()) };
+    if error.passes() {
+        return Err(error);
+    }
+    counter!(telemetry::BINDING_MISSED).increment(1);
+    tracing::error!(%queue, %topic, %error, "a message of the topic cannot become a job of the queue");
+    Ok(())
 }
 
 fn position(mark: &Mark) -> Option<Position> {

@@ -113,7 +113,8 @@ impl Line {
         for index in [&mut self.lead, &mut self.turn] {
             *index -= usize::from(*index > at);
         }
-        if gone.renewed.is_some() {
+        // One that took once is at work now, and comes back by its name: its seat is its own for as long as seats are held.
+        if gone.renewed.is_some() && !(gone.once && gone.held > 0) {
             self.leaving.push(gone.name);
         }
     }

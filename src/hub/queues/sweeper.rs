@@ -24,7 +24,7 @@ const BUSY: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_millis(20);
 /// How long the others are left alone: so long, and up to as long again.
 const QUIET: Duration = Duration::from_secs(5);
-/// How often all queues are listed.
+/// How often all queues are listed, and the settings of those that are known learnt anew.
 const LISTED: Duration = Duration::from_secs(60);
 /// Queues in one page of the list.
 const PAGE: usize = 500;
@@ -50,8 +50,8 @@ struct Known {
     at: Option<Instant>,
     /// It was asked for while it was being swept.
     again: bool,
-    /// `None`: its settings are asked for at the next sweep.
-    starts: Option<bool>,
+    /// Whether it has a `start_when`, and when that was learnt; somebody may change it at another node.
+    starts: Option<(bool, Instant)>,
 }
 
 impl Schedule {
@@ -110,16 +110,18 @@ impl Schedule {
                 let (_, queue) = table.by_time.pop_first().expect("there is a first");
                 let known = table.known.get_mut(&queue).expect("what has a time is known");
                 known.at = None;
-                Ok((queue, known.starts))
+                Ok((queue, known.starts.filter(|(_, learnt)| now < *learnt + LISTED).map(|(starts, _)| starts)))
             }
         }
     }
 
-    /// It was swept; `None`: nothing of it changes by itself.
-    fn put_back(&self, queue: &Queue, starts: Option<bool>, at: Option<Instant>) {
+    /// It was swept; no time: nothing of it changes by itself.
+    fn put_back(&self, queue: &Queue, learnt: Option<bool>, at: Option<Instant>) {
         let table = &mut *self.table();
         let Some(known) = table.known.get_mut(queue) else { return };
-        known.starts = starts;
+        if let Some(starts) = learnt {
+            known.starts = Some((starts, Instant::now()));
+        }
         match (std::mem::take(&mut known.again), at) {
             (true, _) => table.move_to(queue, Instant::now()),
             (false, Some(at)) => table.move_to(queue, at),
@@ -155,7 +157,6 @@ pub async fn run(desk: Weak<Shared>) {
         if now >= list_at {
             let page = shared.keeper.admin.list(listed.as_ref(), PAGE).await.unwrap_or_default();
             page.iter().for_each(|queue| shared.schedule.touch(queue));
-            page.iter().for_each(|queue| shared.schedule.forget_settings(queue));
             let is_last = page.len() < PAGE;
             listed = page.into_iter().next_back().filter(|_| !is_last);
             list_at = now + if is_last { LISTED } else { BUSY };
@@ -182,15 +183,6 @@ pub async fn run(desk: Weak<Shared>) {
     }
 }
 
-impl Schedule {
-    /// Once a minute settings are read anew: somebody may have changed them at another node.
-    fn forget_settings(&self, queue: &Queue) {
-        if let Some(known) = self.table().known.get_mut(queue) {
-            known.starts = None;
-        }
-    }
-}
-
 async fn sweep(desk: Weak<Shared>, queue: Queue, starts: Option<bool>) {
     let Some(shared) = desk.upgrade() else { return };
     let known = match starts {
@@ -209,7 +201,7 @@ async fn sweep(desk: Weak<Shared>, queue: Queue, starts: Option<bool>) {
     let swept = shared.keeper.queues.sweep(&queue).await;
     let is_busy = known == Some(true) || shared.has_takers(&queue);
     let at = next_sweep(&swept, is_busy).map(|wait| Instant::now() + wait);
-    shared.schedule.put_back(&queue, known, at);
+    shared.schedule.put_back(&queue, known.filter(|_| starts.is_none()), at);
     match swept {
         Ok(Swept { moved, takeable, fired, .. }) => {
             counter!(telemetry::QUEUE_SWEPT).increment(moved as u64);

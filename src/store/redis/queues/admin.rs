@@ -109,7 +109,17 @@ impl QueueAdmin for RedisQueues {
                 words.begins = own.is_some();
                 words.settings =
                     Some(own.as_ref().map_or_else(|| self.0.rules().of(queue), |(known, _)| &known.settings).clone());
-                self.once(queue, words)
+                let (begins, done) = (words.begins, self.once(queue, words));
+                let (keeper, queue) = (self.0.clone(), queue.clone());
+                async move {
+                    let met = done.await?;
+                    if begins {
+                        // It may have been deleted by another node, and taken out of the list.
+                        keeper.begun(&queue);
+                    }
+                    Ok(met)
+                }
+                .boxed()
             }
             Change::Pause(is_paused) => self.once(queue, words(&["pause", if is_paused { "1" } else { "0" }])),
             Change::Edit { job, body } => {
