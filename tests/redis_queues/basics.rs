@@ -39,6 +39,20 @@ async fn jobs_are_taken_by_priority_and_number_and_are_gone_once_acknowledged() 
 }
 
 #[tokio::test]
+async fn a_queue_that_another_node_deleted_is_listed_again_when_it_begins_by_its_settings() {
+    let server = RedisServer::start();
+    let one = keeper(&server.url(), Options::default()).await;
+    let other = keeper(&server.url(), Options::default()).await;
+    let settings = || Change::Settings(Some(Box::default()));
+    one.change("jobs", settings()).await.unwrap();
+    other.change("jobs", Change::Delete).await.unwrap();
+    assert_eq!(one.queues.admin.list(None, 10).await.unwrap(), []);
+    one.change("jobs", settings()).await.unwrap();
+    let listed = async { while one.queues.admin.list(None, 10).await.unwrap() != [queue("jobs")] {} };
+    tokio::time::timeout(Duration::from_secs(10), listed).await.expect("it is listed");
+}
+
+#[tokio::test]
 async fn a_group_has_one_job_out_at_a_time() {
     let server = RedisServer::start();
     let keeper = keeper(&server.url(), Options::default()).await;
