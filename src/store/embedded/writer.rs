@@ -241,16 +241,16 @@ impl Writer<'_> {
     /// Looks whether anything may be stored; what was told of it in the status is brought up to date.
     fn look_for_room(&mut self) {
         let Some(keep) = &mut self.keep else { return };
+        if self.low.is_none()
+            && keep.room.is_tight()
+            && let Err(error) = disk::empty_soon(self.parts.log.tables.connection)
+        {
+            tracing::warn!(%error, "the store's log cannot be emptied");
+        }
         let low = keep.room.refusal();
         if low.is_some() != self.low.is_some() {
             match &low {
-                Some(low) => {
-                    tracing::warn!(low, "nothing more is stored");
-                    // While there still is room for what the log adds to the file.
-                    if let Err(error) = disk::empty(self.parts.log.tables.connection) {
-                        tracing::warn!(%error, "the store's log cannot be emptied");
-                    }
-                }
+                Some(low) => tracing::warn!(low, "nothing more is stored"),
                 None => tracing::info!("there is room again"),
             }
             self.inbox.set_trouble(low.clone());
@@ -266,6 +266,11 @@ impl Writer<'_> {
         let log = &mut self.parts.log;
         // Where there is hardly any room, what makes room goes in small steps: each of them needs some.
         log.sweep_rows = if self.low.is_some() { SWEEP_ROWS / 20 } else { SWEEP_ROWS };
+        if self.low.is_some()
+            && let Err(error) = disk::empty(log.tables.connection)
+        {
+            tracing::debug!(%error, "the log of a full store cannot be emptied now");
+        }
         if let Err(error) = disk::give_back(log.tables.connection, self.low.is_some()) {
             tracing::debug!(%error, "no pages are given back now");
         }
@@ -299,9 +304,9 @@ impl Writer<'_> {
                 if self.inbox.trouble() != self.low {
                     self.inbox.set_trouble(self.low.clone());
                 }
-                if let Some(keep) = &self.keep {
+                if let Some(keep) = &mut self.keep {
                     keep.checkpoints.note();
-                    if keep.checkpoints.must_empty()
+                    if keep.room.log_is_long()
                         && let Err(error) = disk::empty(parts.log.tables.connection)
                     {
                         tracing::warn!(%error, "the store's log is too long and cannot be emptied");
@@ -330,7 +335,7 @@ impl Writer<'_> {
         // The room that the ballast was is for the log first: it is in the way of everything else.
         if matches!(error, StoreError::Full(_))
             && self.keep.is_some()
-            && let Err(error) = disk::empty(self.parts.log.tables.connection)
+            && let Err(error) = disk::empty_soon(self.parts.log.tables.connection)
         {
             tracing::debug!(%error, "the log of a full store cannot be emptied now");
         }

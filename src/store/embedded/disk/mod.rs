@@ -26,7 +26,7 @@ use rusqlite::Connection;
 pub use self::backup::{back_up, restore};
 use self::check::Whole;
 use self::checkpoint::Checkpoints;
-pub use self::checkpoint::empty;
+pub use self::checkpoint::{empty, empty_soon};
 use self::counter::{Count, Counter};
 use self::file::{Header, VERSION};
 use self::folder::{Folder, Place};
@@ -117,7 +117,7 @@ pub fn open(root: &Path, accepts_loss: bool) -> Result<Found, DiskError> {
         "the store is whole"
     );
     let room = Room::open(&folder)?;
-    let keep = Keep { checkpoints: Checkpoints::start(data.database(), room.most_of_log())?, room, lock };
+    let keep = Keep { checkpoints: Checkpoints::start(data.database())?, room, lock };
 
     Ok(Found { connection, guard, keep })
 }

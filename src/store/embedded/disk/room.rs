@@ -24,12 +24,16 @@ const BALLAST: u64 = LOG;
 const BALLAST_SHARE: u64 = LOG_SHARE;
 /// How long nothing is stored after SQLite found no room where the volume tells of some: a quota, or a limit of the process.
 const REST: Duration = Duration::from_secs(1);
+/// How long a log that is too long is left alone after it could not be emptied, since somebody reads it.
+const BREATH: Duration = Duration::from_millis(2);
 /// What all messages may take unless somebody says: so much, or four fifths of the volume.
 const TOTAL: u64 = 10 << 30;
 
 pub struct Room {
     folder: PathBuf,
     ballast: PathBuf,
+    log: PathBuf,
+    log_tried: Option<Instant>,
     size: u64,
     reserve: u64,
     volume: u64,
@@ -43,6 +47,8 @@ impl Room {
         let mut room = Room {
             folder: folder.root().to_owned(),
             ballast: folder.ballast(),
+            log: folder.data().log(),
+            log_tried: None,
             size: BALLAST.min(volume / BALLAST_SHARE),
             reserve: RESERVE.min(volume / RESERVE_SHARE),
             volume,
@@ -58,9 +64,25 @@ impl Room {
         TOTAL.min(self.volume / 5 * 4)
     }
 
-    /// Bytes that the write-ahead log may grow to.
-    pub fn most_of_log(&self) -> u64 {
-        LOG.min(self.volume / LOG_SHARE)
+    /// Whether the write-ahead log has grown to its bound, and is to be emptied now. Costs a system call.
+    pub fn log_is_long(&mut self) -> bool {
+        let is_long = self.log_tried.is_none_or(|tried| tried.elapsed() >= BREATH)
+            && self.log_length() > LOG.min(self.volume / LOG_SHARE);
+        if is_long {
+            self.log_tried = Some(Instant::now());
+        }
+        is_long
+    }
+
+    /// Whether storing would soon be refused, with what the log adds to the file: it is emptied while there is room for that.
+    /// Costs two system calls.
+    pub fn is_tight(&self) -> bool {
+        let log = self.log_length();
+        log > 0 && self.free().is_some_and(|free| free < self.reserve.saturating_add(log))
+    }
+
+    fn log_length(&self) -> u64 {
+        fs::metadata(&self.log).map_or(0, |found| found.len())
     }
 
     /// Why nothing may be stored now. Costs a system call.
