@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::checker::Allowed;
 use crate::fleet::Fleet;
 use crate::form::{begin, pick};
-use crate::publisher::Door;
+use crate::publisher::{Door, WEBSOCKET_PACE};
 use crate::scene::{Cast, SOON, Scene};
 use crate::server::RedisServer;
 
@@ -26,7 +26,7 @@ async fn a_redis_whose_scripts_are_flushed_and_whose_clients_are_killed_loses_no
     for n in 0..2 {
         let pace = Duration::from_millis(5);
         scene.publish(&format!("keys-{n}"), Door::http_with_keys(&nodes, n, SOON), pace);
-        scene.publish(&format!("ws-{n}"), Door::websocket(&nodes, n, SOON), pace);
+        scene.publish(&format!("ws-{n}"), Door::websocket(&nodes, n, SOON), WEBSOCKET_PACE);
     }
     // Its own connection is killed too, so it does see errors.
     scene.publish("xadd", Door::xadd(&redis.url()), Duration::from_millis(5));

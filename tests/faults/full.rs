@@ -7,7 +7,7 @@ use crate::checker::Allowed;
 use crate::fleet::Fleet;
 use crate::form::begin;
 use crate::node::client;
-use crate::publisher::{Door, Flood, connect};
+use crate::publisher::{Door, Flood, WEBSOCKET_PACE, connect};
 use crate::scene::{Cast, SOON, Scene};
 use crate::server::RedisServer;
 
@@ -26,7 +26,7 @@ async fn a_full_redis_refuses_what_is_new_and_loses_nothing() {
     for n in 0..2 {
         let pace = Duration::from_millis(5);
         scene.publish(&format!("http-{n}"), Door::http(&nodes, n, SOON).padded(2_000), pace);
-        scene.publish(&format!("ws-{n}"), Door::websocket(&nodes, n, SOON), pace);
+        scene.publish(&format!("ws-{n}"), Door::websocket(&nodes, n, SOON), WEBSOCKET_PACE);
     }
     scene.publish("xadd", Door::xadd(&redis.url()), Duration::from_millis(5));
     scene.flow(20).await;

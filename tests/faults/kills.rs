@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::checker::Allowed;
 use crate::fleet::Fleet;
 use crate::form::{Running, begin, pick};
-use crate::publisher::Door;
+use crate::publisher::{Door, WEBSOCKET_PACE};
 use crate::scene::{Cast, Run, Scene};
 use crate::server::RedisServer;
 use crate::trouble::Dice;
@@ -71,7 +71,7 @@ async fn kill_nodes(
     for n in 0..2 {
         scene.publish(&format!("keys-{n}"), Door::http_with_keys(&addresses, n, PATIENCE), pace);
         scene.publish(&format!("http-{n}"), Door::http(&addresses, n, PATIENCE), pace);
-        scene.publish(&format!("ws-{n}"), Door::websocket(&addresses, n, PATIENCE), pace);
+        scene.publish(&format!("ws-{n}"), Door::websocket(&addresses, n, PATIENCE), WEBSOCKET_PACE);
     }
     if let Some(redis) = redis {
         scene.publish("xadd", Door::xadd(&redis.url()), Duration::from_millis(2));

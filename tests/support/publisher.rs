@@ -17,6 +17,8 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::checker::{Answer, Clock, Mark, Publish};
 use crate::listener::{Nodes, Socket};
 
+/// Between two messages by one socket, of whose commands a hub takes 100 a second.
+pub const WEBSOCKET_PACE: Duration = Duration::from_millis(11);
 /// How long a Redis client waits for one answer, and for many at once.
 const REDIS: Duration = Duration::from_secs(2);
 const PATIENT: Duration = Duration::from_secs(20);
@@ -270,6 +272,7 @@ impl Publisher {
         let task = tokio::spawn(async move {
             let mut published = Vec::new();
             let mut tick = tokio::time::interval(pace);
+            // What an outage held up is not made up for in a burst, which the rate of a connection would refuse.
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             for n in 0.. {
                 let (topic, mark) = (&topics[n as usize % topics.len()], Mark::new(&by, n));
