@@ -28,5 +28,5 @@ pub use moment::{now, since, take_since};
 pub use read::{Content, Document, Item, durability, fields, many, one, seconds, seconds_of};
 pub use reply::{address, read_reply, reply, reply_body};
 pub use settings::{read_settings, write_settings, write_some};
-pub use signal::{Rates, data, figures, firing, published, read_run, run, stats};
+pub use signal::{Rates, data, figures, firing, published, read_run, run, stats, told_totals};
 pub use work::{delay, error_text, lease, timeout};

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::body::compact;
 use crate::domain::message::{Body, Publication};
-use crate::domain::queue::{Arm, Firing, Queue, Stats};
+use crate::domain::queue::{Arm, Firing, Queue, Stats, Totals};
 
 /// What is told of a firing. `arm` is the condition that came true, where the settings still have it.
 pub fn firing(firing: &Firing, arm: Option<&Arm>) -> Body {
@@ -44,6 +44,24 @@ pub fn figures(queue: &Queue, seen: &Stats, rates: Option<Rates>) -> Body {
         data["rates"] = json!({ "put": put, "taken": taken, "acked": acked, "died": died });
     }
     Body::from_canonical(format!("\"data\":{data}").into())
+}
+
+/// The totals in a message of figures.
+pub fn told_totals(body: &Body) -> Option<Totals> {
+    let message: Value = serde_json::from_slice(&[&b"{"[..], body.as_bytes(), b"}"].concat()).ok()?;
+    let totals = &message["data"]["stats"]["totals"];
+    let of = |name: &str| totals[name].as_u64();
+    Some(Totals {
+        put: of("put")?,
+        repeated: of("repeated")?,
+        taken: of("taken")?,
+        acked: of("acked")?,
+        nacked: of("nacked")?,
+        lease_ended: of("lease_ended")?,
+        died: of("died")?,
+        redriven: of("redriven")?,
+        forgotten: of("forgotten")?,
+    })
 }
 
 /// What is known of a queue, as every door tells it.

@@ -1,17 +1,19 @@
 //! Tells the figures of a queue on `$queue.NAME.stats`, tick by tick, while somebody of this node listens there. Several nodes
-//! may tell the same tick: its key keeps it to one message.
+//! may tell the same tick: its key keeps it to one message. Rates count from the message before, whichever node told it, so
+//! that nothing falls between the ticks of two nodes.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::topic_of;
 use crate::document::{self, Rates};
 use crate::domain::message::Publication;
+use crate::domain::name::Topic;
 use crate::domain::queue::{Queue, Totals};
+use crate::domain::store::{ReadFrom, ReadLimit};
 use crate::hub::Hub;
 
 /// Queues of which one node tells figures; listeners of more wait until others go.
@@ -19,22 +21,19 @@ const MOST_TOLD: usize = 1_000;
 /// Queues that are looked at at the same time.
 const AT_ONCE: usize = 8;
 
-/// What stood at the tick before.
-type Before = HashMap<Queue, (Instant, Totals)>;
+/// What was told so many ticks ago says nothing of now.
+const FRESH: u32 = 30;
 
 pub async fn run(hub: Hub, period: Duration) {
-    let mut before = Before::new();
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
         let mut queues = listened(&hub);
         queues.truncate(MOST_TOLD);
-        before.retain(|queue, _| queues.contains(queue));
         let number = document::now() / period.as_millis().max(1) as u64;
-        let told = stream::iter(queues).map(|queue| tell(&hub, queue, &before, number)).buffer_unordered(AT_ONCE);
-        let told: Vec<_> = told.collect().await;
-        before.extend(told.into_iter().flatten());
+        let told = stream::iter(queues).map(|queue| tell(&hub, queue, period, number)).buffer_unordered(AT_ONCE);
+        told.collect::<()>().await;
     }
 }
 
@@ -45,11 +44,13 @@ fn listened(hub: &Hub) -> Vec<Queue> {
     topics.iter().filter_map(|topic| name(topic.as_str())).collect()
 }
 
-async fn tell(hub: &Hub, queue: Queue, before: &Before, number: u64) -> Option<(Queue, (Instant, Totals))> {
-    let topic = topic_of(&queue, "stats")?;
-    let stats = hub.queues().ok()?.keeper().admin.stats(&queue).await.ok()??;
-    let now = Instant::now();
-    let rates = before.get(&queue).map(|(then, totals)| rates(totals, &stats.totals, now - *then));
+async fn tell(hub: &Hub, queue: Queue, period: Duration, number: u64) {
+    let (Some(topic), Ok(queues)) = (topic_of(&queue, "stats"), hub.queues()) else { return };
+    let before = last_told(hub, &topic, period).await;
+    let Ok(Some(stats)) = queues.keeper().admin.stats(&queue).await else { return };
+    // The store's clock may not be ours, but a tick is never much shorter than its period.
+    let since = |then: u64| Duration::from_millis(document::now().saturating_sub(then)).max(period / 2);
+    let rates = before.map(|(then, totals)| rates(&totals, &stats.totals, since(then)));
     let publication = Publication {
         topic,
         body: document::figures(&queue, &stats, rates),
@@ -62,7 +63,14 @@ async fn tell(hub: &Hub, queue: Queue, before: &Before, number: u64) -> Option<(
     if let Err(problem) = hub.publish(publication).await {
         tracing::trace!(%queue, %problem, "figures");
     }
-    Some((queue, (now, stats.totals)))
+}
+
+/// What the message before told, if it is of now, and when.
+async fn last_told(hub: &Hub, topic: &Topic, period: Duration) -> Option<(u64, Totals)> {
+    let limit = ReadLimit { messages: 1, ..ReadLimit::default() };
+    let last = hub.read(topic, ReadFrom::Last(1), limit).await.ok()?.messages.pop()?;
+    let is_fresh = document::now().saturating_sub(last.time) < (period * FRESH).as_millis() as u64;
+    document::told_totals(&last.body).filter(|_| is_fresh).map(|totals| (last.time, totals))
 }
 
 /// What happened a second since then. A queue that began anew begins at nothing.

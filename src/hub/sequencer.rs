@@ -78,7 +78,8 @@ struct Flow {
     retry: Duration,
 }
 
-type Read = (Topic, u64, Result<Page, StoreError>);
+/// A page with its topic, the stay it is for, and where the topic stood when it was asked for.
+type Read = (Topic, u64, Option<Position>, Result<Page, StoreError>);
 
 struct Running {
     store: Arc<dyn Store>,
@@ -117,7 +118,7 @@ impl Sequencer {
                         running.on_change(topic, wants).await;
                     }
                 }
-                Some((topic, stay, page)) = running.reads.next() => running.on_page(topic, stay, page).await,
+                Some(read) = running.reads.next() => running.on_page(read).await,
                 events = feed.next() => match events {
                     Some(events) => for event in events {
                         running.on_event(event).await;
@@ -282,27 +283,27 @@ impl Running {
         // Where nobody stands yet, from a little before those who come back, so that the page serves them all.
         let asked = flow.wants.iter().filter_map(|want| want.after).min_by_key(|after| after.offset);
         let from = flow.at.or(asked.map(history::before)).map_or(ReadFrom::Last(0), ReadFrom::After);
-        let (store, stay) = (self.store.clone(), flow.stay);
+        let (store, stay, stood) = (self.store.clone(), flow.stay, flow.at);
         self.reads.push(
             async move {
                 if !wait.is_zero() {
                     tokio::time::sleep(wait).await;
                 }
                 let page = store.read(&topic, from, ReadLimit::default()).await;
-                (topic, stay, page)
+                (topic, stay, stood, page)
             }
             .boxed(),
         );
     }
 
-    async fn on_page(&mut self, topic: Topic, stay: u64, page: Result<Page, StoreError>) {
+    async fn on_page(&mut self, (topic, stay, stood, page): Read) {
         if self.flows.get(&topic).is_some_and(|f| f.stay == stay) {
-            self.on_page_of(topic, page).await;
+            self.on_page_of(topic, stood, page).await;
         }
         self.read_waiting();
     }
 
-    async fn on_page_of(&mut self, topic: Topic, page: Result<Page, StoreError>) {
+    async fn on_page_of(&mut self, topic: Topic, stood: Option<Position>, page: Result<Page, StoreError>) {
         let Some(flow) = self.flows.get_mut(&topic) else { return };
         flow.reading = false;
         let page = match page {
@@ -317,6 +318,13 @@ impl Running {
         flow.retry = RETRY_FIRST;
         if flow.at.is_some() && page.is_last() && page.missing.is_some_and(|missing| missing.why == GapCause::Live) {
             return self.on_nothing_kept(topic, page.head).await;
+        }
+        flow.counted = None;
+        if flow.at != stood {
+            // A live topic flowed on meanwhile, so the page is of before: another one, and nothing flows until it is there.
+            flow.stage = Stage::Repairing;
+            self.history.suspend(&topic, true);
+            return self.read(topic, Duration::ZERO);
         }
         let (end, mut last) = (page.end, page.is_last());
         match flow.at {

@@ -80,6 +80,9 @@ struct Waiting {
     answer: oneshot::Sender<Result<(), StoreError>>,
 }
 
+/// Which message of a batch a job comes from.
+type Origin = (usize, Topic);
+
 /// What is bound of one item of a batch.
 struct Wish {
     topic: Topic,
@@ -152,7 +155,7 @@ impl Bindings {
         mut answers: Vec<Result<Appended, StoreError>>,
         wishes: Vec<Option<Wish>>,
     ) -> Vec<Result<Appended, StoreError>> {
-        let mut puts: BTreeMap<Queue, (Vec<Put>, Vec<(usize, Topic)>)> = BTreeMap::new();
+        let mut puts: BTreeMap<Queue, Vec<(Put, Origin)>> = BTreeMap::new();
         let mut passes: BTreeMap<Lane, (Option<Position>, Vec<usize>)> = BTreeMap::new();
         for (item, (answer, wish)) in answers.iter().zip(wishes).enumerate() {
             let (Ok(appended), Some(Wish { topic, queues, live })) = (answer, wish) else { continue };
@@ -164,9 +167,7 @@ impl Bindings {
                 match &live {
                     Some((publication, fence)) => {
                         let Some(put) = self.put_live(&queue, publication, fence.as_ref(), at) else { continue };
-                        let (list, items) = puts.entry(queue).or_default();
-                        list.push(put);
-                        items.push((item, topic.clone()));
+                        puts.entry(queue).or_default().push((put, (item, topic.clone())));
                     }
                     None => {
                         let lane = Lane { queue, topic: topic.clone() };
@@ -182,7 +183,8 @@ impl Bindings {
             }
         }
         let mut failed: Vec<(usize, Queue, StoreError)> = Vec::new();
-        for (queue, (list, items)) in puts {
+        for (queue, list) in puts {
+            let (list, items): (Vec<Put>, Vec<_>) = list.into_iter().unzip();
             for ((item, topic), answer) in items.into_iter().zip(self.desk.put(list).await) {
                 let bound = pass::judge(&queue, &topic, answer.err());
                 failed.extend(bound.err().map(|error| (item, queue.clone(), error)));

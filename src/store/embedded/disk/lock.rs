@@ -8,7 +8,7 @@ use std::path::Path;
 const NAME: &str = "lock";
 
 /// The folder is ours while this lives.
-pub struct Lock(#[allow(dead_code, reason = "held, not read")] File);
+pub struct Lock(File);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -36,6 +36,13 @@ impl Lock {
         // On a full disk the number is not told; the lock holds all the same.
         let _ = file.write_all(format!("{}\n", std::process::id()).as_bytes());
         Ok(Lock(file))
+    }
+}
+
+impl Drop for Lock {
+    /// Closing is not enough: a process that is just being started from another thread holds the file too, for a moment.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
     }
 }
 
