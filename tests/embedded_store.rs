@@ -40,7 +40,10 @@ async fn urls_that_name_no_store_are_told_what_does() {
 async fn a_panic_of_the_thread_fails_calls_and_hangs_none() {
     let panics = Arc::new(AtomicBool::new(false));
     let flag = panics.clone();
-    let clock = Arc::new(move || if flag.load(Ordering::SeqCst) { panic!("as the test asked") } else { 1_000 });
+    let clock =
+        fanfare::store::Clock::by_hand(
+            move || if flag.load(Ordering::SeqCst) { panic!("as the test asked") } else { 1_000 },
+        );
     let (store, dead) = open_memory(Options { clock, ..Options::default() }).await;
     let news = topic("news");
     let (_watch, mut feed) = store.feed();
@@ -67,7 +70,7 @@ fn gated_clock() -> (fanfare::store::Clock, Arc<Mutex<()>>, mpsc::Receiver<()>) 
     let (asks, asked) = mpsc::channel();
     let asks = Mutex::new(asks);
     let behind = gate.clone();
-    let clock = Arc::new(move || {
+    let clock = fanfare::store::Clock::by_hand(move || {
         let _ = asks.lock().unwrap().send(());
         drop(behind.lock().unwrap());
         1_000

@@ -1,6 +1,7 @@
 //! Stores: where topics are kept. One folder each; `open` chooses one by its URL. What a store promises is in
 //! `domain::store`, and every store is held to it by `tests/store_conformance.rs`.
 
+mod clock;
 mod cursors;
 pub mod embedded;
 pub mod redis;
@@ -8,8 +9,9 @@ pub mod redis;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+pub use self::clock::Clock;
 use crate::domain::cursor::{CursorBounds, Cursors};
 use crate::domain::dead::DeadLetterBox;
 use crate::domain::message::Durability;
@@ -17,9 +19,6 @@ use crate::domain::queue::{QueueKeeper, QueueRules};
 use crate::domain::store::{Retention, Store, StoreError};
 use crate::domain::topic::Rule;
 use crate::endpoint;
-
-/// Tells the time: milliseconds since 1970.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// What a store needs to know. What only one of them uses says so.
 #[derive(Clone)]
@@ -93,7 +92,7 @@ impl Default for Options {
             dead_letters: 10_000,
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(5),
-            clock: Arc::new(wall_clock),
+            clock: Clock::of_machine(),
         }
     }
 }
@@ -204,10 +203,6 @@ fn folder(url: &str) -> Result<PathBuf, OpenError> {
         Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
         _ => Err(OpenError::NoFolder(url.to_owned())),
     }
-}
-
-fn wall_clock() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64)
 }
 
 /// A URL as it may be shown.

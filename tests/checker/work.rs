@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use crate::checker::{
-    Answer, Delivery, Ended, Fault, JobPut, Left, Loss, Rule, Terms, Told, Work, WorkFigures, judge_work,
-};
+use crate::checker::{Answer, Delivery, Ended, Fault, JobPut, Left, Rule, Terms, Told, Work, WorkFigures, judge_work};
 use crate::{at, later, mark, ms};
 
-const TERMS: Terms = Terms { loss: Loss::Nothing, max_deliveries: 3, window: Duration::from_secs(10) };
+const TERMS: Terms = Terms { undone: Vec::new(), safe: &[], max_deliveries: 3, window: Duration::from_secs(10) };
 
 fn put(n: u64, group: Option<&str>) -> JobPut {
     let (asked, answered) = (ms(100 * n), ms(100 * n + 20));
@@ -20,7 +18,8 @@ fn given(n: u64, group: Option<&str>, tries: u32, got: u64) -> Delivery {
 }
 
 fn ended(n: u64, tries: u32, is_ack: bool, asked: u64) -> Ended {
-    Ended { queue: "jobs".into(), job: at(n), tries, is_ack, asked: ms(asked), answer: Answer::Yes(None) }
+    let (asked, answered) = (ms(asked), ms(asked + 5));
+    Ended { queue: "jobs".into(), job: at(n), tries, is_ack, asked, answered, answer: Answer::Yes(None) }
 }
 
 fn left(n: u64, is_dead: bool) -> Left {
@@ -59,7 +58,7 @@ fn good() -> Work {
 fn flags(rule: Rule, fault: Fault, forge: impl FnOnce(&mut Work)) {
     let mut work = good();
     forge(&mut work);
-    let (verdict, _) = judge_work(&work, TERMS);
+    let (verdict, _) = judge_work(&work, &TERMS);
     assert_eq!(fault.rule(), rule);
     assert!(verdict.counts().contains_key(&fault), "{fault:?} is not among {:?}", verdict.faults);
 }
@@ -68,7 +67,7 @@ fn flags(rule: Rule, fault: Fault, forge: impl FnOnce(&mut Work)) {
 fn passes(terms: Terms, forge: impl FnOnce(&mut Work)) -> WorkFigures {
     let mut work = good();
     forge(&mut work);
-    let (verdict, figures) = judge_work(&work, terms);
+    let (verdict, figures) = judge_work(&work, &terms);
     verdict.assert_clean();
     figures
 }
@@ -76,7 +75,7 @@ fn passes(terms: Terms, forge: impl FnOnce(&mut Work)) -> WorkFigures {
 #[test]
 fn good_work_passes_and_is_counted() {
     let figures = passes(TERMS, |_| {});
-    let WorkFigures { put, delivered, again, acked, refused, left, lost } = figures;
+    let WorkFigures { put, delivered, again, acked, refused, left, lost, .. } = figures;
     assert_eq!([put, delivered, again, acked, refused, left, lost], [5, 5, 1, 3, 1, 2, 0]);
 }
 
@@ -85,7 +84,7 @@ fn a_lost_job_is_flagged() {
     flags(Rule::Q1, Fault::LostJob, |w| drop(w.left.pop()));
     flags(Rule::Q1, Fault::LostJob, |w| w.ends[0].answer = Answer::No);
     passes(TERMS, |w| w.ends[0].answer = Answer::Unknown);
-    let lossy = Terms { loss: Loss::Before(ms(600)), ..TERMS };
+    let lossy = Terms { undone: vec![(ms(400), ms(600))], ..TERMS };
     assert_eq!(
         passes(lossy, |w| {
             w.left.pop();
@@ -172,4 +171,66 @@ fn firings_told_twice_or_by_nobody_are_flagged() {
 fn counters_that_tell_otherwise_are_flagged() {
     flags(Rule::Q9, Fault::Miscounted, |w| w.counters = [("jobs".to_string(), (2, 1))].into());
     flags(Rule::Q9, Fault::Miscounted, |w| w.counters = [("jobs".to_string(), (1, 0))].into());
+}
+
+/// Of a door that does not say where it put a job.
+fn entry(n: u64) -> JobPut {
+    JobPut { key: None, answer: Answer::Yes(None), ..put(n, None) }
+}
+
+#[test]
+fn entries_are_known_by_their_marks() {
+    let entries = |w: &mut Work| (2..5).for_each(|n| w.puts[n] = entry(n as u64 + 1));
+    assert_eq!(passes(TERMS, entries).lost, 0);
+    flags(Rule::Q1, Fault::LostJob, |w| {
+        entries(w);
+        w.left.pop();
+    });
+    flags(Rule::Q7, Fault::PutTwice, |w| {
+        entries(w);
+        w.left.push(Left { mark: mark(5), ..left(9, false) });
+    });
+    flags(Rule::Q4, Fault::PutOrder, |w| {
+        entries(w);
+        (w.left[0].mark, w.left[1].mark) = (mark(5), mark(4));
+        w.deliveries[2].mark = mark(5);
+    });
+}
+
+#[test]
+fn what_is_put_under_a_key_and_met_as_two_jobs_is_flagged() {
+    let twice = |w: &mut Work| w.left.push(Left { mark: mark(5), ..left(9, false) });
+    flags(Rule::Q7, Fault::PutTwice, twice);
+    let terms = Terms { undone: vec![(ms(505), ms(515))], ..TERMS };
+    passes(terms, |w| {
+        twice(w);
+        w.counters.clear();
+    });
+}
+
+#[test]
+fn what_was_done_while_a_master_was_cut_off_may_be_undone_and_nothing_else() {
+    let again = |w: &mut Work| w.deliveries.push(given(2, Some("g"), 1, 1_900));
+    flags(Rule::Q2, Fault::Undone, again);
+    let terms = |from, to| Terms { undone: vec![(ms(from), ms(to))], ..TERMS };
+    assert_eq!(passes(terms(1_250, 1_400), again).undone, 1);
+    let (verdict, _) = judge_work(
+        &{
+            let mut work = good();
+            again(&mut work);
+            work
+        },
+        &terms(1_310, 1_400),
+    );
+    assert_eq!(verdict.count(Fault::Undone), 1, "it was accepted before");
+    // A producer whose puts wait for a replica loses none.
+    let lost = |w: &mut Work| {
+        w.left.pop();
+        w.counters.clear();
+    };
+    assert_eq!(passes(terms(400, 600), lost).lost, 1);
+    let mut work = good();
+    lost(&mut work);
+    let (verdict, _) = judge_work(&work, &Terms { safe: &["ann"], ..terms(400, 600) });
+    assert_eq!(verdict.count(Fault::LostJob), 1);
 }

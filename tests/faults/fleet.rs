@@ -2,6 +2,7 @@
 
 use crate::listener::Nodes;
 use crate::node::Node;
+use crate::timepiece::Timepiece;
 
 pub struct Fleet {
     pub running: Vec<Node>,
@@ -13,6 +14,16 @@ pub struct Fleet {
 impl Fleet {
     pub fn start(count: usize, store: &str, settings: &[&str]) -> Fleet {
         let running: Vec<Node> = (0..count).map(|n| Node::start(&format!("node {n}"), store, settings)).collect();
+        let addresses = Nodes::new(running.iter().map(|node| node.http));
+        Fleet { running, addresses, kills: 0, pauses: 0 }
+    }
+
+    /// Nodes whose clocks can be set.
+    pub fn with_clocks(clocks: &[Timepiece], store: &str, settings: &[&str]) -> Fleet {
+        let start = |(n, clock): (usize, &Timepiece)| {
+            Node::start_with(&format!("node {n}"), store, settings, clock.variables())
+        };
+        let running: Vec<Node> = clocks.iter().enumerate().map(start).collect();
         let addresses = Nodes::new(running.iter().map(|node| node.http));
         Fleet { running, addresses, kills: 0, pauses: 0 }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::checker::{Clock, Delivery, Left, Loss, Mark, Terms, Work, WorkFigures, judge_work};
+use crate::checker::{Clock, Delivery, JobPut, Left, Mark, Terms, Work, WorkFigures, judge_work};
 use crate::form::Running;
 use crate::listener::Nodes;
 use crate::node::client;
@@ -22,9 +22,10 @@ const DRAINED: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 /// More than the tries that a job can lose to the faults.
 const MAX_DELIVERIES: u32 = 100;
+/// Producers that ask for the level `replica`, where some do.
+const CAREFUL: &[&str] = &["careful-2", "careful-3"];
 const WINDOW: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_millis(20);
-const MOMENT: Duration = Duration::from_millis(30);
 const CREDIT: usize = 6;
 
 /// Who takes part.
@@ -35,18 +36,28 @@ pub struct Crew {
     pub lease: Duration,
     /// Bytes of a job beside its mark.
     pub padding: usize,
+    /// How long a worker works on a job, and up to as long again.
+    pub moment: Duration,
+    /// The second half of the producers asks for the level `replica`; they are called `careful-…`.
+    pub careful: bool,
 }
 
 impl Default for Crew {
     fn default() -> Crew {
-        Crew { producers: 4, workers: 6, lease: Duration::from_secs(2), padding: 0 }
+        let (lease, moment) = (Duration::from_secs(2), Duration::from_millis(30));
+        Crew { producers: 4, workers: 6, lease, padding: 0, moment, careful: false }
     }
 }
 
 pub struct Workshop {
+    pub clock: Clock,
     pub nodes: Nodes,
     pub producers: Vec<Producer>,
     pub workers: Vec<Worker>,
+    /// What was put by others than the producers.
+    pub entries: Vec<JobPut>,
+    /// When what was done may be undone, see `Terms`.
+    pub undone: Vec<(Duration, Duration)>,
 }
 
 /// What is left of it.
@@ -69,22 +80,29 @@ impl Workshop {
         }
         let workers = (0..crew.workers).map(|n| {
             let queues = QUEUES.iter().map(|(queue, _)| *queue).collect();
-            let plan = worker::Plan { clock, nodes: nodes.clone(), first: n, queues, credit: CREDIT, moment: MOMENT };
+            let plan =
+                worker::Plan { clock, nodes: nodes.clone(), first: n, queues, credit: CREDIT, moment: crew.moment };
             Worker::start(format!("worker {n}"), plan)
         });
         let workers = workers.collect();
         let producers = (0..crew.producers).map(|n| {
             let (nodes, queues) = (nodes.clone(), QUEUES.to_vec());
             let (patience, padding) = (Duration::from_secs(10), crew.padding);
-            let plan = producer::Plan { clock, nodes, first: n / 2, queues, pace: PACE, patience, padding };
+            let is_careful = crew.careful && n >= crew.producers / 2;
+            let durability = is_careful.then_some("replica");
+            let plan = producer::Plan { clock, nodes, first: n / 2, queues, pace: PACE, patience, padding, durability };
             match n % 2 {
+                _ if is_careful && n % 2 == 0 => Producer::by_http(&format!("careful-{n}"), plan),
+                _ if is_careful => Producer::by_websocket(&format!("careful-{n}"), plan),
                 0 => Producer::by_http(&format!("keys-{n}"), plan),
                 _ => Producer::by_websocket(&format!("ws-{n}"), plan),
             }
         });
         let producers = producers.collect();
-        let mut workshop = Workshop { nodes, producers, workers };
-        workshop.flow(5).await;
+        let mut workshop = Workshop { clock, nodes, producers, workers, entries: Vec::new(), undone: Vec::new() };
+        if crew.producers > 0 {
+            workshop.flow(5).await;
+        }
         workshop
     }
 
@@ -106,7 +124,7 @@ impl Workshop {
 
     /// Ends it: no more is put, what is there is worked off, and all is judged.
     pub async fn close(self, running: &Running) -> Done {
-        let mut work = Work::default();
+        let mut work = Work { puts: self.entries, ..Work::default() };
         for producer in self.producers {
             work.puts.extend(producer.stop().await);
         }
@@ -136,14 +154,14 @@ impl Workshop {
                 work.left.extend(left(node, queue, place).await);
             }
         }
-        let terms = Terms { loss: Loss::Nothing, max_deliveries: MAX_DELIVERIES, window: WINDOW };
-        let (verdict, figures) = judge_work(&work, terms);
+        let terms = Terms { undone: self.undone, safe: CAREFUL, max_deliveries: MAX_DELIVERIES, window: WINDOW };
+        let (verdict, figures) = judge_work(&work, &terms);
         let again = longest_again(&work.deliveries);
-        let WorkFigures { put, delivered, again: repeated, acked, refused, left, lost } = figures;
+        let WorkFigures { put, delivered, again: repeated, acked, refused, left, lost, undone } = figures;
         running.tell(format_args!(
             "{put} jobs put, {acked} acknowledged, {delivered} deliveries ({repeated} again, after {again:.1?} at the \
-             most), {refused} late answers refused, {cuts} connections of workers ended; left {left}, lost {lost}; worked \
-             off within {drained:.1?}; faults {:?}",
+             most), {refused} late answers refused, {cuts} connections of workers ended; left {left}, lost {lost}, \
+             {undone} acknowledgements undone; worked off within {drained:.1?}; faults {:?}",
             verdict.counts()
         ));
         verdict.assert_clean();

@@ -106,7 +106,7 @@ impl Sides {
         let server = RedisServer::start();
         let redis = keeper(&server.url(), Options { queues: rules.clone(), ..Options::default() }).await;
         let clock = MovedClock::default();
-        let now = (clock.reader())();
+        let now = clock.now();
         let options = Options { queues: rules, clock: clock.reader(), ..Options::default() };
         let memory = keeper("memory", options).await;
         let hand = server.connection();

@@ -53,9 +53,7 @@ impl Cluster {
             let mut connection = server.connection();
             // Epochs that differ from the start, so that no two masters have to agree on them first.
             ask::<()>(&mut connection, &["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]);
-            ask::<()>(&mut connection, &["ACL", "SETUSER", REPLICA, "on", "nopass", "+@all", "~*", "&*"]);
-            ask::<()>(&mut connection, &["CONFIG", "SET", "masteruser", REPLICA]);
-            ask::<()>(&mut connection, &["CONFIG", "SET", "masterauth", "any"]);
+            server.let_replicas_in();
             if n < MASTERS {
                 let share = usize::from(SLOTS) / MASTERS;
                 let last = if n + 1 == MASTERS { usize::from(SLOTS) } else { (n + 1) * share } - 1;
@@ -294,6 +292,20 @@ impl Server {
     pub fn restart(&mut self) {
         self.kill();
         assert!(self.run(), "redis-server does not start again on port {}", self.port);
+    }
+
+    /// The same, and its line to its master can be cut like those of the others.
+    pub fn restart_like_others(&mut self) {
+        self.restart();
+        self.let_replicas_in();
+    }
+
+    /// Replicas log in with a user of their own, and so does this one where it is a replica.
+    fn let_replicas_in(&self) {
+        let mut connection = self.connection();
+        ask::<()>(&mut connection, &["ACL", "SETUSER", REPLICA, "on", "nopass", "+@all", "~*", "&*"]);
+        ask::<()>(&mut connection, &["CONFIG", "SET", "masteruser", REPLICA]);
+        ask::<()>(&mut connection, &["CONFIG", "SET", "masterauth", "any"]);
     }
 
     /// Stalls it: connections stay, nothing is answered.

@@ -107,6 +107,6 @@ impl MovedClock {
 
     pub fn reader(&self) -> Clock {
         let clock = self.clone();
-        Arc::new(move || clock.now())
+        Clock::by_hand(move || clock.now())
     }
 }

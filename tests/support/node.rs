@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ const BEFORE_ALL: &str = "zzzzzzz.0";
 pub struct Node {
     name: String,
     args: Vec<String>,
+    variables: Vec<(&'static str, PathBuf)>,
     child: Option<Child>,
     pub http: SocketAddr,
     pub admin: SocketAddr,
@@ -29,12 +31,18 @@ pub struct Node {
 impl Node {
     /// Starts a node on a Redis, on free ports, and waits until it listens.
     pub fn start(name: &str, store: &str, settings: &[&str]) -> Node {
+        Node::start_with(name, store, settings, Vec::new())
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_with(name: &str, store: &str, settings: &[&str], variables: Vec<(&'static str, PathBuf)>) -> Node {
         let fixed =
             ["serve", "--insecure", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--store", store];
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut node = Node {
             name: name.to_owned(),
             args: fixed.iter().chain(settings).map(|arg| arg.to_string()).collect(),
+            variables,
             child: None,
             http: nowhere,
             admin: nowhere,
@@ -97,6 +105,7 @@ impl Node {
         let mut child = Command::new(binary)
             .args(&self.args)
             .env_remove("FANFARE_BIN")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.log.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

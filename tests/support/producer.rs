@@ -36,6 +36,8 @@ pub struct Plan {
     pub patience: Duration,
     /// Bytes beside the mark.
     pub padding: usize,
+    /// The level that is asked for, if any.
+    pub durability: Option<&'static str>,
 }
 
 pub struct Producer {
@@ -124,9 +126,12 @@ impl Way {
         }
         match self {
             Way::Http(client) => {
-                let group = group.map_or(String::new(), |group| format!("?group={group}"));
-                let url = format!("http://{node}/v1/queues/{queue}/messages{group}");
-                let request = client.post(url).json(&payload).header("idempotency-key", mark.to_string());
+                let url = format!("http://{node}/v1/queues/{queue}/messages");
+                let options = [("group", group), ("durability", plan.durability)];
+                let options: Vec<_> = options.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+                let query = options.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&");
+                let request = client.post(format!("{url}?{query}")).json(&payload);
+                let request = request.header("idempotency-key", mark.to_string());
                 let answer = match request.send().await {
                     Ok(answer) => answer,
                     // Nobody took it.
@@ -152,6 +157,9 @@ impl Way {
                 let mut frame = json!({ "id": mark.n, "put": queue, "data": payload });
                 if let Some(group) = group {
                     frame["group"] = group.into();
+                }
+                if let Some(level) = plan.durability {
+                    frame["durability"] = level.into();
                 }
                 let asking = async {
                     open.send(Message::text(frame.to_string())).await.ok()?;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 pub struct RedisServer {
@@ -10,6 +10,7 @@ pub struct RedisServer {
     dir: tempfile::TempDir,
     port: u16,
     settings: Vec<String>,
+    variables: Vec<(&'static str, PathBuf)>,
 }
 
 #[allow(dead_code)]
@@ -25,11 +26,17 @@ impl RedisServer {
     }
 
     pub fn start_with(settings: &[&str]) -> RedisServer {
+        RedisServer::start_in(settings, Vec::new())
+    }
+
+    /// With variables in its environment.
+    pub fn start_in(settings: &[&str], variables: Vec<(&'static str, PathBuf)>) -> RedisServer {
         let mut server = RedisServer {
             child: None,
             dir: tempfile::tempdir().expect("a temporary directory"),
             port: 0,
             settings: settings.iter().map(|s| s.to_string()).collect(),
+            variables,
         };
         // The port may be taken between our look and the server's bind.
         for _ in 0..20 {
@@ -99,6 +106,7 @@ impl RedisServer {
             .arg("--dir")
             .arg::<&Path>(self.dir.path())
             .args(&self.settings)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -226,7 +226,8 @@ impl Hand {
     fn note_end(&mut self, tag: &str, asked: Duration, answer: Answer) {
         let Some(Held { queue, delivery, fails, .. }) = self.held.get(tag).cloned() else { return };
         let Delivery { job, tries, .. } = self.notes.deliveries[delivery];
-        self.notes.ends.push(Ended { queue, job, tries, is_ack: !fails, asked, answer });
+        let answered = self.plan.clock.now();
+        self.notes.ends.push(Ended { queue, job, tries, is_ack: !fails, asked, answered, answer });
     }
 
     fn let_go(&mut self, tag: &str) {

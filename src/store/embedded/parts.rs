@@ -36,11 +36,11 @@ impl Parts<'_> {
     pub fn apply(&mut self, call: &Call) -> rusqlite::Result<Outcome> {
         match call {
             Call::Append(call) => self.append(&call.batch).map(Outcome::Appended),
-            Call::Cursor(call) => self.log.answer_cursor(&call.ask, (self.clock)()).map(Outcome::Cursor),
+            Call::Cursor(call) => self.log.answer_cursor(&call.ask, self.clock.now()).map(Outcome::Cursor),
             Call::Dead(call) => self.dead.apply(call).map(Outcome::Dead),
-            Call::Queue(call) => self.book.apply(&call.ask, (self.clock)()).map(Outcome::Queue),
+            Call::Queue(call) => self.book.apply(&call.ask, &self.clock).map(Outcome::Queue),
             Call::Read { topic, from, limit, .. } => {
-                let now = (self.clock)();
+                let now = self.clock.now();
                 // Only the beginning of a life writes something, which a failure must undo.
                 let is_known = self.log.knows(topic, now);
                 match self.log.read(topic, *from, *limit, now) {
@@ -54,7 +54,7 @@ impl Parts<'_> {
     }
 
     fn append(&mut self, batch: &[Append]) -> rusqlite::Result<Vec<Result<Appended, StoreError>>> {
-        let now = (self.clock)();
+        let now = self.clock.now();
         let mut results = Vec::with_capacity(batch.len());
         let mut held = Held::default();
         for item in batch {

@@ -54,7 +54,7 @@ pub fn start(setup: Setup, inbox: Arc<Inbox>) -> Result<(), StoreError> {
         let (guard, keep) = disk.unzip();
         let is_guarded = guard.is_some();
         let parts = Tables::prepare(&connection, guard).and_then(|tables| {
-            let book = Book::open(&connection, is_guarded, queues, clock())?;
+            let book = Book::open(&connection, is_guarded, queues, clock.steady())?;
             let log = Log::open(tables, CursorTable::prepare(&connection, cursors)?, bounds)?;
             Ok((log, DeadTable::open(&connection, dead_letters, retries)?, book))
         });
@@ -230,9 +230,8 @@ impl Writer<'_> {
 
     fn sweep(&mut self) {
         let more = self.in_transaction(|parts| {
-            let now = (parts.clock)();
-            let more = parts.log.sweep(now)?;
-            Ok(parts.book.sweep(now)? || more)
+            let more = parts.log.sweep(parts.clock.now())?;
+            Ok(parts.book.sweep(parts.clock.steady())? || more)
         });
         self.has_more_to_sweep = more.unwrap_or(false);
         self.tend();
@@ -330,7 +329,7 @@ impl Writer<'_> {
         self.inbox.set_trouble(Some(error.to_string()));
         // Without this we would go on with what never happened.
         let undone = parts.log.tables.roll_back().and_then(|()| parts.log.rebuild()).and_then(|()| parts.dead.undone());
-        let undone = undone.and_then(|()| parts.book.undone((parts.clock)()));
+        let undone = undone.and_then(|()| parts.book.undone(parts.clock.steady()));
         undone.unwrap_or_else(|e| panic!("the store cannot undo a failed transaction: {e}"));
         // The room that the ballast was is for the log first: it is in the way of everything else.
         if matches!(error, StoreError::Full(_))

@@ -76,11 +76,15 @@ pub enum Fault {
     GroupOrder,
     /// Given out while another one of its group was.
     GroupShared,
+    /// Numbered before what its producer had put before.
+    PutOrder,
     /// Given out more often than its queue allows.
     TooOften,
     DeadTwice,
     DeadAndDone,
     TwoForOneKey,
+    /// Put once, or under a key, and two jobs.
+    PutTwice,
     ToldTwice,
     /// A firing that nobody told.
     Untelling,
@@ -101,10 +105,10 @@ impl Fault {
             LostJob | PhantomJob => Rule::Q1,
             Undone => Rule::Q2,
             AckedTwice | LateAck => Rule::Q3,
-            GroupOrder | GroupShared => Rule::Q4,
+            GroupOrder | GroupShared | PutOrder => Rule::Q4,
             TooOften => Rule::Q5,
             DeadTwice | DeadAndDone => Rule::Q6,
-            TwoForOneKey => Rule::Q7,
+            TwoForOneKey | PutTwice => Rule::Q7,
             ToldTwice | Untelling => Rule::Q8,
             Miscounted => Rule::Q9,
         }

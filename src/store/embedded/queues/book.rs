@@ -13,9 +13,11 @@ use crate::domain::lives::Lives;
 use crate::domain::message::{Body, Durability};
 use crate::domain::queue::machine::{Machine, PutDone, Room, Took};
 use crate::domain::queue::{
-    Change, How, MOST_ATTEMPTS, Put, PutAnswer, Queue, QueueRules, Seen, Settle, Settled, Take, Taken, Wake, written,
+    Change, Due, How, MOST_ATTEMPTS, Put, PutAnswer, Queue, QueueRules, Seen, Settle, Settled, Take, Taken, Wake,
+    written,
 };
 use crate::domain::store::StoreError;
+use crate::store::Clock;
 use crate::store::embedded::held::Held;
 use crate::store::embedded::log::{Failure, draw_epoch, millis};
 
@@ -73,9 +75,10 @@ impl<'c> Book<'c> {
     }
 
     /// Does what a call asks, within a transaction. An error takes the whole transaction with it.
-    pub fn apply(&mut self, ask: &Ask, now: u64) -> Result<std::result::Result<Answer, StoreError>> {
+    pub fn apply(&mut self, ask: &Ask, clock: &Clock) -> Result<std::result::Result<Answer, StoreError>> {
+        let now = clock.steady();
         let answered = match ask {
-            Ask::Put(batch) => self.put_all(batch, now).map(Answer::Put),
+            Ask::Put(batch) => self.put_all(batch, now, clock).map(Answer::Put),
             Ask::Take(queue, take) => self.take(queue, take, now).map(Answer::Taken),
             Ask::Settle(queue, batch) => Ok(Answer::Settled(self.settle(queue, batch, now))),
             Ask::Sweep(queue) => {
@@ -155,15 +158,26 @@ impl<'c> Book<'c> {
         Ok(id)
     }
 
-    fn put_all(&mut self, batch: &[Put], now: u64) -> Result<Vec<std::result::Result<PutAnswer, StoreError>>, Failure> {
+    fn put_all(
+        &mut self,
+        batch: &[Put],
+        now: u64,
+        clock: &Clock,
+    ) -> Result<Vec<std::result::Result<PutAnswer, StoreError>>, Failure> {
         let mut held = Held::default();
         let mut answers = Vec::with_capacity(batch.len());
-        for put in batch {
-            let name = put.queue.as_str();
-            answers.push(match held.check(name, put.fence.as_ref()).and_then(|()| self.put(put, now)) {
+        // A time that a put says is one on the wall; here it is as far ahead as there.
+        let lead = now as i64 - clock.now() as i64;
+        for given in batch {
+            let moved = match given.due {
+                Due::At(time) => Some(Put { due: Due::At(time.saturating_add_signed(lead)), ..given.clone() }),
+                Due::Default | Due::After(_) => None,
+            };
+            let (name, fence, put) = (given.queue.as_str(), given.fence.as_ref(), moved.as_ref().unwrap_or(given));
+            answers.push(match held.check(name, fence).and_then(|()| self.put(put, now)) {
                 Ok(answer) => Ok(answer),
                 Err(Failure::Refused(error)) => {
-                    held.note(name, put.fence.as_ref(), &error);
+                    held.note(name, fence, &error);
                     Err(error)
                 }
                 Err(error) => return Err(error),

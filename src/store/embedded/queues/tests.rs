@@ -3,16 +3,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::domain::message::Body;
 use crate::domain::queue::*;
 use crate::domain::store::{EntryId, Fence, Store, StoreError};
-use crate::store::Options;
 use crate::store::embedded::{Ends, back_up, open_in_memory, open_on_disk, restore};
+use crate::store::{Clock, Options};
 
 fn jobs() -> Queue {
     Queue::parse("jobs").unwrap()
@@ -179,7 +179,7 @@ async fn the_tallies_keep_up_with_the_tables_of_queues() {
     let folder = tempfile::tempdir().unwrap();
     let now = Arc::new(AtomicU64::new(1_795_331_083_000));
     let clock = now.clone();
-    let options = Options { clock: Arc::new(move || clock.load(Ordering::SeqCst)), ..options() };
+    let options = Options { clock: Clock::by_hand(move || clock.load(Ordering::SeqCst)), ..options() };
     for _ in 0..3 {
         let ends = open_on_disk(folder.path(), &options).unwrap();
         for _ in 0..12 {
@@ -230,7 +230,8 @@ async fn what_all_queues_may_hold_is_bounded() {
 async fn a_queue_that_holds_nothing_for_long_is_forgotten() {
     let now = Arc::new(AtomicU64::new(1_795_331_083_000));
     let clock = now.clone();
-    let ends = open_in_memory(&Options { clock: Arc::new(move || clock.load(Ordering::SeqCst)), ..options() }).unwrap();
+    let ends =
+        open_in_memory(&Options { clock: Clock::by_hand(move || clock.load(Ordering::SeqCst)), ..options() }).unwrap();
     put(&ends, job("x")).await.unwrap();
     put(&ends, Put { queue: Queue::parse("keeps").unwrap(), ..job("x") }).await.unwrap();
     let taken = take(&ends, 1).await.pop().unwrap();
@@ -265,4 +266,22 @@ async fn leases_outlive_a_transaction_that_failed() {
     assert_eq!(settle(&ends, &taken[0], How::Ack).await, Settled::Done);
     assert_eq!(settle(&ends, &taken[1], How::Release).await, Settled::Done);
     assert_eq!(take(&ends, 9).await.iter().map(|job| job.id.number()).collect::<Vec<_>>()[..2], [2, 3]);
+}
+
+#[tokio::test]
+async fn a_time_on_the_wall_is_as_far_ahead_as_it_says_after_that_clock_was_set() {
+    const SPAN: Duration = Duration::from_millis(300);
+    let ahead = Arc::new(AtomicI64::new(0));
+    let clock = Clock::wrong_by(ahead.clone());
+    let ends = open_in_memory(&Options { clock: clock.clone(), ..options() }).unwrap();
+    for wrong in [3_600_000, -3_600_000] {
+        ahead.store(wrong, Ordering::SeqCst);
+        let begun = Instant::now();
+        let due = Due::At(clock.now() + SPAN.as_millis() as u64);
+        put(&ends, Put { due, ..job("x") }).await.unwrap();
+        while take(&ends, 1).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(begun.elapsed() >= SPAN - Duration::from_millis(10), "{wrong}: {:?}", begun.elapsed());
+    }
 }
