@@ -119,9 +119,21 @@ fn readings_go_through_partitions_in_the_order_of_their_sensors() {
     assert!(said.contains("1000 readings, each sensor's in order"), "{said}");
 }
 
+/// It brings a hub of its own.
 #[test]
-fn a_batch_starts_when_enough_jobs_wait_or_the_first_grows_old() {
-    let said = Hub::start().run("sh", "batch/run.sh");
+fn a_batch_starts_when_enough_jobs_wait_or_when_its_schedule_says_so() {
+    let ran = Command::new("sh")
+        .arg(root().join("examples/batch/run.sh"))
+        .env("FANFARE", env!("CARGO_BIN_EXE_fanfare"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (said, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{said}{err}");
     let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("put") || line.contains("batch of")).collect();
-    assert_eq!(lines, ["put 1 to 10", "a batch of 10 invoices", "put 11 to 13", "a batch of 3 invoices"], "{said}");
+    let [ten, full, three, nightly] = lines[..] else { panic!("{said}{err}") };
+    assert_eq!((ten, three), ("put 1 to 10", "put 11 to 13"), "{said}");
+    // The night may come in the same moment.
+    assert!(full.starts_with("a batch of 10 invoices"), "{said}");
+    assert_eq!(nightly, "a batch of 3 invoices: the night came", "{said}");
 }

@@ -1,21 +1,24 @@
 #!/bin/sh
-# A batch that starts by itself: when ten invoices wait, or when the oldest has waited for a second (for a real night it
-# would be "10 or 1h"). Its program runs once for each batch, with one job a line on its standard input.
+# A batch that starts by itself: when ten invoices wait, or when the night comes. What starts it is written in fanfare.toml,
+# so this example has a hub of its own. A program is run once for each batch: invoices.sh.
 set -eu
 fanfare=${FANFARE:-fanfare}
-queue=invoices
+here=$(dirname "$0")
 dir=$(mktemp -d)
 mkfifo "$dir/told"
 
-$fanfare queue create $queue --set 'start_when=10 or 1s' >/dev/null
+$fanfare demo --config "$here/fanfare.toml" --listen 127.0.0.1:0 --admin-listen same --redis-listen off >"$dir/hub" &
+pids=$!
+trap 'kill $pids; rm -r "$dir"' EXIT
+until FANFARE_URL=$(grep -om1 'http://[0-9.:]*' "$dir/hub"); do sleep 0.1; done
+export FANFARE_URL
 
-# Exit 0 acknowledges the whole batch; anything else would let all of it come again.
-$fanfare work $queue --batch 100 --exec "echo a batch of \$(grep -c .) invoices >$dir/told" &
-worker=$!
-trap 'kill $worker; rm -r "$dir"' EXIT
+$fanfare work invoices --batch 100 --exec "sh $here/invoices.sh $dir/told" &
+pids="$! $pids"
 
 put() {
-  for n in $(seq "$1" "$2"); do $fanfare queue put $queue "{\"invoice\":$n}" >/dev/null; done
+  for n in $(seq "$1" "$2"); do echo "{\"queue\":\"invoices\",\"data\":{\"invoice\":$n}}"; done |
+    curl -sS --fail-with-body --json "[$(paste -sd, -)]" "$FANFARE_URL/v1/messages" >/dev/null
   echo "put $1 to $2"
 }
 told() { head -1 "$dir/told"; }
@@ -24,4 +27,4 @@ put 1 10
 told # ten wait: it starts at once
 
 put 11 13
-told # three are not enough, but the first of them grows old
+told # three are not enough, but the night comes

@@ -21,11 +21,12 @@ pub struct Cron {
 }
 
 impl Cron {
-    /// Reads the five fields of cron, and the name of a zone like `Asia/Seoul` or `UTC`.
+    /// Reads the five fields of cron, or six with seconds before them, and the name of a zone like `Asia/Seoul` or `UTC`.
     pub fn parse(text: &str, zone: &str) -> Result<Cron, String> {
-        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+        let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
         let cron = parser.parse(text).map_err(|error| {
-            format!("{text:?} is no cron expression ({error}); write minute, hour, day, month and weekday, as in \"0 2 * * *\"")
+            format!("{text:?} is no cron expression ({error}); write minute, hour, day, month and weekday, as in \"0 2 * * *\", \
+                 with seconds before them where they matter")
         })?;
         let known = TimeZone::get(zone).map_err(|_| {
             format!("there is no time zone {zone:?}; write a name of the IANA database, like Asia/Seoul, or UTC")
@@ -134,6 +135,9 @@ mod tests {
             ("0 2 * * *", "Asia/Seoul", "2026-11-25T16:59:59Z", "2026-11-25T17:00:00Z"),
             ("0 2 * * *", "Asia/Seoul", "2026-11-25T17:00:00Z", "2026-11-26T17:00:00Z"),
             ("*/15 * * * *", "UTC", "2026-11-25T23:50:00Z", "2026-11-26T00:00:00Z"),
+            // Six fields begin with seconds.
+            ("0 0 2 * * *", "Asia/Seoul", "2026-11-25T16:59:59Z", "2026-11-25T17:00:00Z"),
+            ("*/5 * * * * *", "UTC", "2026-11-25T23:59:55Z", "2026-11-26T00:00:00Z"),
             ("0 0 29 2 *", "UTC", "2026-03-01T00:00:00Z", "2028-02-29T00:00:00Z"),
             ("0 9 * * MON-FRI", "UTC", "2026-11-27T09:00:00Z", "2026-11-30T09:00:00Z"),
             ("0 0 L * *", "UTC", "2026-11-25T00:00:00Z", "2026-11-30T00:00:00Z"),
@@ -161,7 +165,8 @@ mod tests {
         for (cron, zone, shows) in [
             ("", "UTC", "\"0 2 * * *\""),
             ("0 2 * *", "UTC", "\"0 2 * * *\""),
-            ("0 0 2 * * *", "UTC", "\"0 2 * * *\""),
+            ("0 0 0 2 * * *", "UTC", "\"0 2 * * *\""),
+            ("60 0 2 * * *", "UTC", "\"0 2 * * *\""),
             ("61 * * * *", "UTC", "\"0 2 * * *\""),
             ("nightly", "UTC", "\"0 2 * * *\""),
             ("0 0 31 2 *", "UTC", "never"),
