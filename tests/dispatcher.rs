@@ -220,6 +220,35 @@ async fn a_redis_that_comes_back_empty_is_read_from_its_beginning() {
     house.wait_for("t", &[&data("1"), &data("2"), &data("3")]).await;
 }
 
+/// The owner loses its lease between the append and the commit, so that no cursor says how far the old stream was applied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_was_deleted_before_the_commit_is_read_from_its_beginning() {
+    let (server, house) = (RedisServer::start(), House::memory().await);
+    let (appended, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let pause = Pause::new({
+        let (appended, go_on) = (appended.clone(), go_on.clone());
+        move |step| {
+            let (appended, go_on) = (appended.clone(), go_on.clone());
+            async move {
+                if step == Step::Appended {
+                    appended.add_permits(1);
+                    let _ = go_on.acquire().await;
+                }
+            }
+            .boxed()
+        }
+    });
+    let _dispatcher = house.bridge_with(&server.url(), |_, options| options.pause = pause).await;
+    let mut connection = server.connection();
+    xadd(&mut connection, "t", "1");
+    drop(appended.acquire().await.unwrap());
+    let _: u64 = connection.del("fanfare:in").unwrap();
+    let _: String = connection.xadd("fanfare:in", "5-1", &[("topic", "t"), ("data", "2")]).unwrap();
+    let _: () = connection.pset_ex("{fanfare:in}:owner", "another", 300).unwrap();
+    go_on.add_permits(1_000);
+    house.wait_for("t", &[&data("1"), &data("2")]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_that_publishers_trimmed_away_unread_are_told() {
     let (server, house) = (RedisServer::start(), House::memory().await);

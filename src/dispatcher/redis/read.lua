@@ -45,9 +45,11 @@ local at, count, gen = state[1], tonumber(state[2] or 0), tonumber(state[3] or 0
 local seen, old_life = state[4] or '0-0', state[5]
 local moved, marked, marked_at = tonumber(state[8]), state[9], tonumber(state[10])
 
-if not at or is_past(at, info.last) or info.added < count then
+-- Within a life the last id of a stream only rises, also beyond what was handed out and is not committed yet.
+local is_another = old_life == (gen > 0 and life .. '.' .. whole(gen) or life) and is_past(seen, info.last)
+if not at or is_past(at, info.last) or is_another or info.added < count then
   -- The first time; or the stream is not the one that was read: somebody deleted it, and what it has now is new.
-  if at and at ~= '0-0' then gen = gen + 1 end
+  if at and (at ~= '0-0' or is_another) then gen = gen + 1 end
   at, count, seen, moved, marked = '0-0', info.added - info.length, '0-0', nil, nil
   redis.call('HSET', cursor, 'at', at, 'count', whole(count), 'gen', whole(gen))
 end
