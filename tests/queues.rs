@@ -123,8 +123,12 @@ async fn ask(client: &mut Client, frame: Value) -> Value {
     client.next().await
 }
 
-/// Nothing else was on its way before this.
+/// Nothing else was on its way before this, nor came while the store did some work that was asked for later.
 async fn hears_nothing(client: &mut Client) {
+    for n in 0..3 {
+        let answer = ask(client, json!({ "put": "aside", "data": n, "id": "aside" })).await;
+        assert_eq!((&answer["id"], &answer["ok"]), (&json!("aside"), &json!("put")), "{answer}");
+    }
     assert_eq!(ask(client, json!({ "ping": 1 })).await, json!({ "pong": 1 }));
 }
 
@@ -448,6 +452,8 @@ async fn a_reply_goes_to_the_inbox_that_was_named(scene: Scene) {
         (json!({ "request": "sums", "data": 1, "reply_to": "$inbox.short" }), "forbidden"),
         (json!({ "request": "sums", "data": 1, "reply_to": "news" }), "forbidden"),
         (json!({ "sub": "$inbox.short" }), "forbidden"),
+        (json!({ "sub": "$inbox.node-0123456789abcdef0123456789abcdef" }), "forbidden"),
+        (json!({ "request": "sums", "data": 1, "reply_to": "$inbox.node-0123456789abcdef01" }), "forbidden"),
         (json!({ "pub": inbox, "data": 1 }), "forbidden"),
     ] {
         assert_eq!(ask(&mut asker, frame.clone()).await["error"], word, "{frame}");

@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub const MAX_NAME: usize = 200;
+/// What the inboxes of nodes begin with.
+pub const NODE_INBOX: &str = "$inbox.node-";
 /// Bytes that the own segment of an inbox has at least.
 const INBOX: usize = 22;
 
@@ -62,6 +64,12 @@ impl Topic {
     /// holds more than 96 random bits in any usual writing.
     pub fn is_inbox(&self) -> bool {
         self.0.strip_prefix("$inbox.").is_some_and(|rest| rest.len() >= INBOX && !rest.contains('.'))
+    }
+
+    /// Whether a node itself listens here, and nobody else may: replies to all of its requests come here, and the workers of
+    /// each of them know the name.
+    pub fn is_inbox_of_node(&self) -> bool {
+        self.0.starts_with(NODE_INBOX)
     }
 
     /// Whether the name lies where inboxes do, guessable or not.

@@ -153,9 +153,13 @@ impl Session {
                 let mut taken = HashSet::new();
                 let mut effects = Vec::with_capacity(topics.len());
                 for topic in topics {
-                    if topic.is_among_inboxes() && !topic.is_inbox() {
-                        let text =
-                            "inboxes are listened to by whoever knows their name: one segment of at least 22 bytes";
+                    if topic.is_among_inboxes() && (!topic.is_inbox() || topic.is_inbox_of_node()) {
+                        let text = match topic.is_inbox_of_node() {
+                            true => "this is where a node waits for replies to its requests; nobody else listens there",
+                            false => {
+                                "inboxes are listened to by whoever knows their name: one segment of at least 22 bytes"
+                            }
+                        };
                         let problem = Problem::new(Reason::Forbidden, text);
                         effects.push(Effect::Say(Event::error(id.clone(), "sub", &topic, problem)));
                         continue;

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::random;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::Body;
-use crate::domain::name::Topic;
+use crate::domain::name::{NODE_INBOX, Topic};
 use crate::domain::queue::{JobId, Put, PutAnswer};
 use crate::domain::store::StoreError;
 use crate::hub::registry::{Registry, ShardId};
@@ -67,7 +67,7 @@ struct Ticket<'a> {
 impl Requests {
     pub fn new(registry: Arc<Registry>, shard: ShardId) -> Requests {
         Requests {
-            inbox: inbox(),
+            inbox: drawn(NODE_INBOX),
             registry,
             shard,
             waiting: Mutex::default(),
@@ -201,7 +201,11 @@ impl Hub {
 
 /// A topic that nobody can guess: 128 random bits.
 pub fn inbox() -> Topic {
-    let name = format!("$inbox.{:016x}{:016x}", random(), random());
+    drawn("$inbox.")
+}
+
+fn drawn(begins: &str) -> Topic {
+    let name = format!("{begins}{:016x}{:016x}", random(), random());
     Topic::parse(&name).expect("hexadecimal digits stand in names")
 }
 

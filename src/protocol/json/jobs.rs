@@ -99,7 +99,7 @@ fn queue(verb: &str, value: &RawValue, refusal: &mut Refusal) -> Result<Queue, P
 
 fn inbox(name: &str) -> Result<Topic, Problem> {
     let topic = Topic::parse(name)?;
-    match topic.is_inbox() {
+    match topic.is_inbox() && !topic.is_inbox_of_node() {
         true => Ok(topic),
         false => {
             let text = "\"reply_to\" is an inbox that nobody can guess, like the one in \"hello\": $inbox. and one \
