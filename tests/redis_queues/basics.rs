@@ -1,5 +1,8 @@
 //! The ways of a job through Redis, short and long.
 
+use fanfare::domain::store::{EntryId, Fence};
+use redis::Commands;
+
 use super::*;
 
 #[tokio::test]
@@ -79,4 +82,51 @@ async fn settings_that_are_stored_hold_at_every_node_at_once() {
     assert_eq!(other.change("jobs", Change::Settings(None)).await, Ok(1));
     assert!(one.put(job("jobs", "c")).await.is_ok());
     assert_eq!(one.queues.queues.settings(&queue("jobs")).await, Ok(QueueSettings::default()));
+}
+
+/// Each day is a day less that `idle` says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_holds_nothing_for_long_is_forgotten_but_for_what_is_bound() {
+    let server = RedisServer::start();
+    let keeper = keeper(&server.url(), Options { replicas: 0, ..Options::default() }).await;
+    let mut hand = server.connection();
+    let fence = Fence::new("topic:news", "e1", EntryId { ms: 7, seq: 0 });
+    let bound = || Put { fence: Some(fence.clone()), ..job("bound", "\"data\":1") };
+    for put in [job("idle", "\"data\":1"), job("full", "\"data\":1"), job("used", "\"data\":1"), bound()] {
+        keeper.put(put).await.unwrap();
+    }
+    keeper.change("own", Change::Settings(Some(Box::default()))).await.unwrap();
+    for name in ["idle", "used", "bound"] {
+        keeper.change(name, Change::Purge(None)).await.unwrap();
+    }
+    let all = ["bound", "full", "idle", "own", "used"];
+    let mut day = async |name: &str, used: bool| {
+        if used {
+            keeper.put(job("used", "\"data\":2")).await.unwrap();
+            keeper.change("used", Change::Purge(None)).await.unwrap();
+        }
+        keeper.queues.queues.sweep(&queue(name)).await.unwrap();
+        let key = format!("fanfare:{{q:{name}}}:st");
+        let idle: Option<String> = hand.hget(&key, "idle").unwrap();
+        if let Some((time, rest)) = idle.as_deref().and_then(|idle| idle.split_once(' ')) {
+            let time = time.parse::<u64>().unwrap() - 24 * 3600 * 1000;
+            let _: u64 = hand.hset(&key, "idle", format!("{time} {rest}")).unwrap();
+        }
+    };
+    for name in all {
+        day(name, name == "used").await;
+    }
+    for name in all {
+        day(name, name == "used").await;
+    }
+    let listed = keeper.queues.admin.list(None, 9).await.unwrap();
+    assert_eq!(listed, ["bound", "full", "own", "used"].map(queue));
+    let names: Vec<String> = server.connection().zrange("fanfare:queues", 0, -1).unwrap();
+    assert_eq!(names, ["bound", "full", "own", "used"], "the list of names goes with it");
+    let left: Vec<String> = server.connection().keys("fanfare:{q:idle}:*").unwrap();
+    assert_eq!(left, Vec::<String>::new());
+    // It begins anew, and what was bound stays bound once.
+    keeper.put(job("idle", "\"data\":2")).await.unwrap();
+    assert_eq!(keeper.stats("idle").await.totals.put, 1);
+    assert_eq!(keeper.queues.queues.put(vec![bound()]).await, [Ok(PutAnswer::Skipped)]);
 }

@@ -32,6 +32,9 @@ use super::store::{EntryId, Fence, StoreError};
 
 /// Jobs in one call of `take`, and settlements or puts of one queue that one script or commit carries.
 pub const MOST_AT_ONCE: usize = 100;
+/// What the sources begin with that are topics bound to a queue. A queue with such a mark is not forgotten, as all that its
+/// topic still holds would be bound anew.
+pub const OF_TOPIC: &str = "topic:";
 /// Bytes of a group's name, of a de-duplication key and of an idempotency key.
 pub const MAX_GROUP: usize = 200;
 /// Bytes of an error text that a worker leaves with a job.

@@ -6,7 +6,7 @@ use super::{Bindings, Lane};
 use crate::domain::message::Message;
 use crate::domain::name::Topic;
 use crate::domain::position::{Epoch, Position};
-use crate::domain::queue::{MOST_AT_ONCE, Mark, Put, Queue};
+use crate::domain::queue::{MOST_AT_ONCE, Mark, OF_TOPIC, Put, Queue};
 use crate::domain::store::{EntryId, Fence, GapCause, Page, ReadFrom, ReadLimit, StoreError};
 use crate::domain::topic::Mode;
 use crate::telemetry;
@@ -32,7 +32,7 @@ impl Bindings {
     ) -> Result<(), StoreError> {
         // The store's life before anything is read: after a failover what was read here is not put any more.
         let under = self.store.life();
-        let source: Box<str> = format!("topic:{}", lane.topic).into();
+        let source: Box<str> = format!("{OF_TOPIC}{}", lane.topic).into();
         let mut from = self.begin(lane, &source, *done, first).await?;
         loop {
             let page = self.store.read(&lane.topic, from, ReadLimit::default()).await?;

@@ -35,7 +35,7 @@ use self::index::Index;
 use self::keys::Keys;
 use self::seats::Seats;
 use super::settings::QueueSettings;
-use super::{JobId, Mark, Place, Queue};
+use super::{JobId, Mark, OF_TOPIC, Place, Queue};
 use crate::domain::lives::Lives;
 use crate::domain::position::Position;
 
@@ -176,6 +176,7 @@ impl Machine {
             && self.header.untold.is_empty()
             && !self.header.is_paused
             && self.seats.is_empty()
+            && !self.marks.keys().any(|source| source.starts_with(OF_TOPIC))
     }
 
     /// Whether a `take` by somebody who may take would be given a job.

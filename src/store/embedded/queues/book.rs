@@ -82,7 +82,7 @@ impl<'c> Book<'c> {
             Ask::Take(queue, take) => self.take(queue, take, now).map(Answer::Taken),
             Ask::Settle(queue, batch) => Ok(Answer::Settled(self.settle(queue, batch, now))),
             Ask::Sweep(queue) => {
-                let swept = self.work(queue, now, |machine| machine.sweep(now));
+                let swept = self.look_at(queue, now, |machine| machine.sweep(now));
                 Ok(Answer::Swept(swept.unwrap_or_default()))
             }
             Ask::Mark(queue, source) => {
@@ -93,7 +93,7 @@ impl<'c> Book<'c> {
                 Ok(Answer::Settings(Box::new(own.unwrap_or_else(|| self.bounds.rules.of(queue)).clone())))
             }
             Ask::Stats(queue) => {
-                let stats = self.work(queue, now, |machine| machine.refresh(now).stats(now));
+                let stats = self.look_at(queue, now, |machine| machine.refresh(now).stats(now));
                 Ok(Answer::Stats(stats.map(Box::new)))
             }
             Ask::List(after, limit) => {
@@ -101,11 +101,11 @@ impl<'c> Book<'c> {
                 Ok(Answer::Listed(names.take(*limit).cloned().collect()))
             }
             Ask::Look { queue, place, skip, limit } => {
-                let numbers = self.work(queue, now, |machine| machine.refresh(now).look(*place, *skip, *limit));
+                let numbers = self.look_at(queue, now, |machine| machine.refresh(now).look(*place, *skip, *limit));
                 self.see_all(queue, numbers.unwrap_or_default()).map(Answer::Looked)
             }
             Ask::Find(queue, job) => {
-                let number = self.work(queue, now, |machine| machine.refresh(now).find(*job)).flatten();
+                let number = self.look_at(queue, now, |machine| machine.refresh(now).find(*job)).flatten();
                 let seen = self.see_all(queue, number.into_iter().collect());
                 seen.map(|mut seen| Answer::Found(seen.pop().map(Box::new)))
             }
@@ -126,6 +126,15 @@ impl<'c> Book<'c> {
     fn work<T>(&mut self, queue: &Queue, now: u64, work: impl FnOnce(&mut Machine) -> T) -> Option<T> {
         let id = *self.by_name.get(queue)?;
         Some(self.work_on(id, now, work))
+    }
+
+    /// The same where nobody uses the queue by it: it may be forgotten all the same.
+    fn look_at<T>(&mut self, queue: &Queue, now: u64, work: impl FnOnce(&mut Machine) -> T) -> Option<T> {
+        let id = *self.by_name.get(queue)?;
+        let used = self.queues[id].used;
+        let done = self.work_on(id, now, work);
+        self.queues[id].used = used;
+        Some(done)
     }
 
     fn work_on<T>(&mut self, id: usize, now: u64, work: impl FnOnce(&mut Machine) -> T) -> T {

@@ -236,12 +236,27 @@ async fn a_queue_that_holds_nothing_for_long_is_forgotten() {
     put(&ends, Put { queue: Queue::parse("keeps").unwrap(), ..job("x") }).await.unwrap();
     let taken = take(&ends, 1).await.pop().unwrap();
     settle(&ends, &taken, How::Ack).await;
-    now.fetch_add(25 * 3600 * 1000, Ordering::SeqCst);
+    // Of a bound queue the mark of its topic must stay.
+    let bound = Queue::parse("bound").unwrap();
+    let fence = Fence::new("topic:news", "e1", EntryId { ms: 7, seq: 0 });
+    put(&ends, Put { queue: bound.clone(), fence: Some(fence.clone()), ..job("x") }).await.unwrap();
+    ends.queues.admin.change(&bound, Change::Purge(None)).await.unwrap();
+    // Whoever only looks does not use them.
+    for _ in 0..25 {
+        now.fetch_add(3600 * 1000, Ordering::SeqCst);
+        for queue in [&jobs(), &bound] {
+            ends.queues.queues.sweep(queue).await.unwrap();
+            ends.queues.admin.stats(queue).await.unwrap();
+            ends.queues.admin.look(queue, Place::Ready, 0, 9).await.unwrap();
+        }
+    }
     // The store sweeps by itself.
-    while ends.queues.admin.list(None, 9).await.unwrap().len() > 1 {
+    while ends.queues.admin.list(None, 9).await.unwrap().len() > 2 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(ends.queues.admin.list(None, 9).await, Ok(vec![Queue::parse("keeps").unwrap()]));
+    assert_eq!(ends.queues.admin.list(None, 9).await, Ok(vec![bound.clone(), Queue::parse("keeps").unwrap()]));
+    let again = Put { queue: bound, fence: Some(fence), ..job("x") };
+    assert_eq!(put(&ends, again).await, Ok(PutAnswer::Skipped));
 }
 
 /// A job cannot be written: its row is there already.

@@ -45,8 +45,13 @@ impl QueueAdmin for RedisQueues {
                 let are_there = futures::future::try_join_all(names.iter().map(|queue| keeper.is_there(queue))).await?;
                 let is_last = names.len() < NAMES;
                 after = names.last().cloned();
-                found
-                    .extend(names.into_iter().zip(are_there).filter(|(_, is_there)| *is_there).map(|(queue, _)| queue));
+                for (queue, is_there) in names.into_iter().zip(are_there) {
+                    if is_there {
+                        found.push(queue);
+                    } else if let Err(error) = keeper.strike(&queue).await {
+                        tracing::debug!(%queue, %error, "a queue that is gone stays in the list");
+                    }
+                }
                 if found.len() >= limit || is_last {
                     found.truncate(limit);
                     return Ok(found);

@@ -1,5 +1,7 @@
 //! How tasks are written as calls of the scripts.
 
+use std::time::Duration;
+
 use redis::Cmd;
 use sha1::{Digest, Sha1};
 
@@ -7,8 +9,12 @@ use super::line::Names;
 use super::scripts::{Known, Scripts, begin, millis, write_settings};
 use super::tasks::{Call, PutTask, SettleTask, Task};
 use crate::domain::queue::{Dedupe, Due, How, MOST_AT_ONCE, Settle};
+use crate::domain::store::Retention;
 use crate::store::redis::scripts::Dice;
 use crate::store::redis::topics::mark_of;
+
+/// The longest window of a de-duplication key.
+const MOST_DEDUPE: Duration = Duration::from_secs(24 * 3600);
 
 /// Of one put, as put_fast.lua tells.
 const TTL: u32 = 1;
@@ -20,8 +26,16 @@ const IDEMPOTENCY: u32 = 32;
 const FENCE: u32 = 64;
 const UNDER: u32 = 128;
 
-/// `window`: how long idempotency keys are remembered, in milliseconds.
-pub fn encode(call: &Call, scripts: &Scripts, names: &Names, known: &Known, window: u64, dice: &mut Dice) -> Cmd {
+pub fn encode(
+    call: &Call,
+    scripts: &Scripts,
+    names: &Names,
+    known: &Known,
+    retention: &Retention,
+    dice: &mut Dice,
+) -> Cmd {
+    // How long idempotency keys are remembered, in milliseconds.
+    let window = millis(retention.idempotency_window).max(1);
     match call.tasks.first() {
         Some(Task::Put(_)) => puts(call, scripts, names, known, window, dice),
         Some(Task::Settle(_)) => settlements(call, scripts, names, known, dice),
@@ -32,7 +46,12 @@ pub fn encode(call: &Call, scripts: &Scripts, names: &Names, known: &Known, wind
             cmd.arg(&take.token.to_be_bytes()[..]);
             cmd
         }
-        Some(Task::Sweep(..)) | None => begin(&scripts.sweep, names, &[], known, dice),
+        Some(Task::Sweep(..)) | None => {
+            let mut cmd = begin(&scripts.sweep, names, &[], known, dice);
+            // No sooner than the keys of its puts.
+            cmd.arg(millis(retention.record.max(MOST_DEDUPE)).max(window));
+            cmd
+        }
         Some(Task::Look(words, ..)) => {
             let mut cmd = begin(&scripts.look, names, &[], known, dice);
             cmd.arg(words);

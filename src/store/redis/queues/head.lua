@@ -16,7 +16,7 @@
 -- Spots: 0 ready (until: takeable since), 1 parked, 2 delayed (until it is due), 3 in flight (until the lease ends), 4 dead
 -- (since).
 -- st: `born` (drawn when the queue began), `life` and `epoch` of new ids, `seq` the newest number, `v` digest of cfg,
--- `paused`, `armed` ('0': it has fired), `since` jobs taken since, `claimed` until when a firing is somebody's, `firings`,
+-- `idle` see sweep.lua, `paused`, `armed` ('0': it has fired), `since` jobs taken since, `claimed` until when a firing is somebody's, `firings`,
 -- `w0`..`w9` waiting by priority, `bytes`, `dbytes` of the dead, and the totals by their names.
 --
 -- ARGV: digest of the stored settings that the caller knows ('' for none); channel; a fresh epoch; then the settings that

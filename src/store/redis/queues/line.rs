@@ -131,8 +131,7 @@ impl Line<'_> {
     fn send(&self, call: Call, known: &Known, dice: &mut Dice) -> (Call, oneshot::Receiver<Told>) {
         let (answer, answered) = oneshot::channel();
         let host = &self.keeper.host;
-        let window = host.options.retention.idempotency_window.as_millis() as u64;
-        let command = encode(&call, &host.scripts.queues, self.names, known, window.max(1), dice);
+        let command = encode(&call, &host.scripts.queues, self.names, known, &host.options.retention, dice);
         let weight = Weight::none(&self.keeper.state);
         self.keeper.entrance.put(Job::Call(ForeignCall {
             command,
