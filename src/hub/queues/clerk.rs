@@ -192,7 +192,7 @@ fn count(how: &How, settled: &Result<Settled, StoreError>) {
 }
 
 /// What is under way, or never.
-async fn on<T>(call: Option<&mut Call<T>>) -> T {
+pub async fn on<T>(call: Option<&mut Call<T>>) -> T {
     match call {
         Some(call) => call.await,
         None => std::future::pending().await,

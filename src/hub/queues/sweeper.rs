@@ -9,11 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use metrics::counter;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::clerk::on;
 use super::{Shared, Why, random};
 use crate::domain::queue::{Queue, Swept};
 use crate::domain::store::StoreError;
@@ -30,8 +32,9 @@ const LISTED: Duration = Duration::from_secs(60);
 const PAGE: usize = 500;
 /// Queues that a node keeps in its schedule; of more, those that come later wait for the list, which goes on where it was.
 const MOST_KNOWN: usize = 10_000;
-/// Sweeps under way at the same time.
-const AT_ONCE: usize = 8;
+/// Sweeps under way at the same time. One waits as long as its store takes to answer, and in a cluster others need not wait
+/// for that.
+const AT_ONCE: usize = 64;
 
 #[derive(Default)]
 pub struct Schedule {
@@ -150,18 +153,14 @@ pub async fn run(desk: Weak<Shared>) {
     let mut under_way = FuturesUnordered::new();
     let mut list_at = Instant::now();
     let mut listed: Option<Queue> = None;
+    let mut listing: Option<BoxFuture<'static, Result<Vec<Queue>, StoreError>>> = None;
     loop {
         let Some(shared) = desk.upgrade().filter(|shared| !shared.is_closed()) else { return };
         let now = Instant::now();
-        let mut wake = list_at;
-        if now >= list_at {
-            let page = shared.keeper.admin.list(listed.as_ref(), PAGE).await.unwrap_or_default();
-            page.iter().for_each(|queue| shared.schedule.touch(queue));
-            let is_last = page.len() < PAGE;
-            listed = page.into_iter().next_back().filter(|_| !is_last);
-            list_at = now + if is_last { LISTED } else { BUSY };
-            continue;
+        if now >= list_at && listing.is_none() {
+            listing = Some(shared.keeper.admin.list(listed.as_ref(), PAGE));
         }
+        let mut wake = if listing.is_some() { now + LISTED } else { list_at };
         while under_way.len() < AT_ONCE {
             match shared.schedule.next(now) {
                 Ok((queue, starts)) => under_way.push(sweep(desk.clone(), queue, starts)),
@@ -176,6 +175,19 @@ pub async fn run(desk: Weak<Shared>) {
         let changed = async move { changed.schedule.changed.notified().await };
         drop(shared);
         tokio::select! {
+            page = on(listing.as_mut()) => {
+                listing = None;
+                let is_last = page.as_ref().is_ok_and(|page| page.len() < PAGE);
+                list_at = Instant::now() + if is_last { LISTED } else { BUSY };
+                match (page, desk.upgrade()) {
+                    (Ok(page), Some(shared)) => {
+                        page.iter().for_each(|queue| shared.schedule.touch(queue));
+                        listed = page.into_iter().next_back().filter(|_| !is_last);
+                    }
+                    (Err(error), _) => tracing::debug!(%error, "queues cannot be listed"),
+                    (_, None) => return,
+                }
+            }
             Some(()) = under_way.next(), if !under_way.is_empty() => {}
             () = changed, if has_room => {}
             () = sleep_until(wake), if has_room => {}
