@@ -6,6 +6,10 @@ use super::table::SETTINGS;
 use super::{Config, Options};
 use crate::domain::queue::fields::FIELDS;
 use crate::domain::secret;
+use crate::domain::webhook;
+
+/// What stands before the webhook of a rule for queues.
+const WEBHOOK: &str = " to ";
 
 const HEAD: &str = "\
 # Settings
@@ -152,6 +156,10 @@ pub fn toml(config: &Config) -> String {
 pub fn redacted(text: &str) -> String {
     if text.starts_with(secret::PREFIX) {
         return format!("{}***", secret::PREFIX);
+    }
+    if let Some((before, rest)) = text.split_once(WEBHOOK).filter(|(_, rest)| rest.starts_with("http")) {
+        let end = rest.find(|c: char| c.is_whitespace() || ",;".contains(c)).unwrap_or(rest.len());
+        return format!("{before}{WEBHOOK}{}{}", webhook::shown(&rest[..end]), redacted(&rest[end..]));
     }
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_string() };
     let (login, rest) = rest.rsplit_once('@').map_or((None, rest), |(login, rest)| (Some(login), rest));

@@ -1,6 +1,7 @@
 //! What is wrong with settings that are well each by itself.
 
 use super::{Config, Ingest, QueueRule};
+use crate::domain::webhook::{self, Hosts};
 
 pub fn judge_serve(config: &Config, faults: &mut Vec<String>) {
     if !config.options.insecure {
@@ -41,14 +42,21 @@ pub fn judge_demo(config: &mut Config, faults: &mut Vec<String>) {
 pub fn judge_together(config: &Config, faults: &mut Vec<String>) {
     let options = &config.options;
     let mut fault = |name: &str, text: String| faults.push(format!("{}: {text}", config.place(name)));
-    let has_webhook = |rule: &QueueRule| rule.settings().start_when.is_some_and(|start| start.webhook.is_some());
-    if let Some(rule) = options.queues.iter().find(|rule| has_webhook(rule) && options.webhook_secret.is_empty()) {
+    if let Some(rule) =
+        options.queues.iter().find(|rule| webhook_of(rule).is_some() && options.webhook_secret.is_empty())
+    {
         let text = format!(
             "queues of {} name a webhook, and nothing signs what is posted there: set webhook_secret (FANFARE_WEBHOOK_SECRET); \
              make one with: echo whsec_$(openssl rand -base64 32)",
             rule.pattern
         );
         fault("queue", text);
+    }
+    let hosts = Hosts::read(&options.webhook_hosts).unwrap_or_default();
+    for (pattern, webhook) in options.queues.iter().filter_map(|rule| Some((&rule.pattern, webhook_of(rule)?))) {
+        if let Err(why) = webhook::read(&webhook).and_then(|url| hosts.judge(&url)) {
+            fault("queue", format!("queues of {pattern}: {why}"));
+        }
     }
     let listeners = [
         ("listen", Some(options.listen)),
@@ -89,4 +97,8 @@ pub fn judge_together(config: &Config, faults: &mut Vec<String>) {
     for rule in options.rules.iter().filter(|rule| rule.record.is_some_and(|record| record < least)) {
         fault("topic", format!("{}: record_age: {too_short}", rule.pattern));
     }
+}
+
+fn webhook_of(rule: &QueueRule) -> Option<Box<str>> {
+    rule.settings().start_when?.webhook
 }

@@ -91,6 +91,9 @@ pub struct Options {
     pub schedules: Vec<Schedule>,
     /// Empty: none.
     pub webhook_secret: String,
+    pub webhook_hosts: Vec<String>,
+    /// Empty: none.
+    pub webhook_ca: String,
     pub queue_stats: Duration,
     pub ingest: String,
     pub ingest_stream: String,
@@ -144,6 +147,8 @@ impl Default for Options {
             bindings: Vec::new(),
             schedules: Vec::new(),
             webhook_secret: String::new(),
+            webhook_hosts: vec!["*".into()],
+            webhook_ca: String::new(),
             queue_stats: Duration::from_secs(2),
             ingest: "auto".into(),
             ingest_stream: "fanfare:in".into(),

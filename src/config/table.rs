@@ -12,6 +12,7 @@ use crate::domain::binding::Binding;
 use crate::domain::schedule::Schedule;
 use crate::domain::secret::Secret;
 use crate::domain::topic::Rule;
+use crate::domain::webhook;
 use crate::endpoint::{self, Endpoint};
 
 pub struct Setting {
@@ -128,6 +129,10 @@ const ORIGINS: Kind = Kind::List {
     takes: "origins joined by commas, each scheme://host[:port] exactly; null; * for every site",
     check: |text| if matches!(text, "*" | "null") { Ok(()) } else { Origin::parse(text).map(drop) },
 };
+const WEBHOOK_HOSTS: Kind = Kind::List {
+    takes: "host names, *.DOMAIN, addresses and networks (10.1.0.0/16) joined by commas; * for every host",
+    check: |text| webhook::Hosts::read(&[text.to_string()]).map(drop),
+};
 const HOSTS: Kind = Kind::List {
     takes: "host names joined by commas, without ports; * for every name",
     check: |text| if text == "*" { Ok(()) } else { Name::parse(text).map(drop) },
@@ -208,7 +213,7 @@ pub const SETTINGS: &[Setting] = settings! {
         "history_age" seconds(1000, 3650 * DAY), Duration(retention.age),
             "How long a message is kept.";
         "record_age" seconds(60_000, 3650 * DAY), Duration(retention.record),
-            "How long the record of a topic (its epochs, its marks of ingest) outlives its messages; at least twice `ingest_keep`.";
+            "How long the record of a topic (its epochs, its marks of ingest) outlives its messages, and an empty queue its last use; at least twice `ingest_keep`.";
         "history_cache" size(0, 1 << 40), Usize(history_cache),
             "Bytes of the newest messages of followed topics that this node keeps in memory, so that many who come back at \
              once need not all read the store; 0 keeps none.";
@@ -224,6 +229,10 @@ pub const SETTINGS: &[Setting] = settings! {
             "Jobs and messages at the times of a cron expression (`[schedules.NAME]`).";
         "webhook_secret" SECRET, Text(webhook_secret),
             "What posts to webhooks of queues are signed with; without one no queue may name a webhook.";
+        "webhook_hosts" WEBHOOK_HOSTS, List(webhook_hosts),
+            "Where webhooks may go: hosts and domains; `*` is every host. Addresses that are not public are refused unless they, their network or the whole name of their host is listed.";
+        "webhook_ca" DATA, Text(webhook_ca),
+            "A file of certificates in PEM that may vouch for webhooks by https, beside those that browsers trust.";
         "queue_stats" seconds(100, HOUR), Duration(queue_stats),
             "Time between two messages on $queue.NAME.stats, to those who listen there.";
         "max_queues" count(1, 1 << 32), Usize(queue_count),

@@ -61,6 +61,8 @@ fn every_setting_can_be_given_in_every_way() {
             ("schedule", _) => {
                 r#"[{"name":"a","cron":"0 2 * * *","timezone":"UTC","queue":"q","data":1,"catch_up":true}]"#.into()
             }
+            ("webhook_hosts", _) => "*.a.example,10.1.0.0/16".into(),
+            ("webhook_ca", _) => "/etc/ssl/ca.pem".into(),
             ("webhook_secret", _) => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into(),
             ("prefix" | "ingest_stream" | "ingest_list", _) => format!("x:{}", setting.name),
             // No larger than what they must stay below.
@@ -348,6 +350,36 @@ fn a_webhook_without_a_secret_is_refused_and_the_secret_is_never_shown() {
     }
     let faults = serve(&[], &[("FANFARE_WEBHOOK_SECRET", "hunter2")], None).unwrap_err();
     assert!(faults.contains("openssl") && !faults.contains("hunter2"), "{faults}");
+    let queue = "jobs: start_when=10 to https://hooks.example/hunter2?key=hunter2; b: start_when=5";
+    let config = load_with(Mode::Serve, &["--queue", queue, "--insecure"], &[secret], None).unwrap();
+    for shown in [toml(&config), format!("{:?}", config.options)] {
+        assert!(
+            shown.contains("to https://hooks.example/***; b: start_when=5") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn a_webhook_that_may_not_go_where_it_should_is_refused_with_what_would_allow_it() {
+    let secret = "--webhook-secret=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    for (webhook, hosts, shows) in [
+        ("http://10.0.0.1/hook", "*", Some("add 10.0.0.1 to webhook_hosts")),
+        ("https://b.example/hook", "a.example", Some("b.example: it is not among webhook_hosts")),
+        ("https://b.example/***", "*", Some("write it whole")),
+        ("http://10.0.0.1/hook", "*,10.0.0.0/8", None),
+        ("https://a.example/hook", "a.example", None),
+    ] {
+        let queue = format!("jobs: start_when=10 to {webhook}");
+        let loaded = serve(&["--queue", &queue, secret, "--webhook-hosts", hosts], &[], None);
+        match (loaded, shows) {
+            (Ok(_), None) => {}
+            (Err(faults), Some(shows)) => assert!(faults.contains(shows), "{webhook}: {faults}"),
+            (other, _) => panic!("{webhook} with {hosts}: {:?}", other.map(drop)),
+        }
+    }
+    let faults = serve(&["--webhook-hosts", "a b"], &[], None).unwrap_err();
+    assert!(faults.contains("*.example.com"), "{faults}");
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub fn read_settings(text: &[u8], base: &QueueSettings) -> Result<QueueSettings,
         }
     }
     faults.extend(members.names().map(unknown));
+    settings.keep_hidden(base);
     faults.extend(settings.faults());
     if faults.is_empty() {
         return Ok(settings);
@@ -259,7 +260,7 @@ mod tests {
             any in prop::collection::vec(arms(), 1..8),
             notify: bool,
             batch in option::of(1u64..1 << 60),
-            webhook in option::of("http://[a-z\"\\\\é]{1,20}"),
+            webhook in option::of("https?://[a-z]{1,9}/[a-z\"\\\\é]{0,20}"),
         ) -> StartWhen {
             let mode = if notify { Start::Notify } else { Start::Gate };
             StartWhen { any, mode, batch, webhook: webhook.map(Into::into) }
@@ -329,6 +330,16 @@ mod tests {
     }
 
     #[test]
+    fn a_webhook_that_is_hidden_is_kept_where_what_is_shown_is_written_back() {
+        let start = |webhook: &str| format!(r#"{{"start_when":{{"any":[{{"count":1}}],"webhook":"{webhook}"}}}}"#);
+        let settings = read(&start("https://a.example/x?key=secret")).unwrap();
+        let shown = write_settings(&settings.shown());
+        assert!(shown.contains("https://a.example/***") && !shown.contains("secret"), "{shown}");
+        assert_eq!(read_settings(shown.as_bytes(), &settings), Ok(settings.clone()));
+        read_settings(start("https://b.example/***").as_bytes(), &settings).unwrap_err();
+    }
+
+    #[test]
     fn all_faults_are_told_together_each_with_what_would_do() {
         for (text, shows) in [
             ("[]", "one JSON object"),
@@ -349,7 +360,8 @@ mod tests {
             (r#"{"start_when":{"any":[{"count":10,"oldest":1}]}}"#, r#"{"count":10}"#),
             (r#"{"start_when":{"any":[{"count":10,"min_priority":10}]}}"#, "from 0 to 9"),
             (r#"{"start_when":{"any":[{"count":0}]}}"#, "more than 0"),
-            (r#"{"start_when":{"any":[{"count":1}],"webhook":"https://x"}}"#, "http://"),
+            (r#"{"start_when":{"any":[{"count":1}],"webhook":"ftp://x"}}"#, "https:// or http://"),
+            (r#"{"start_when":{"any":[{"count":1}],"webhook":"https://x/***"}}"#, "write it whole"),
             (r#"{"start_when":{"any":[{"count":1}],"when":1}}"#, "\"when\" is not known"),
         ] {
             let problem = read(text).expect_err(text);

@@ -26,3 +26,4 @@ pub mod secret;
 pub mod session;
 pub mod store;
 pub mod topic;
+pub mod webhook;

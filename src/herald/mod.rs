@@ -7,6 +7,7 @@
 
 mod figures;
 mod firings;
+mod trust;
 mod webhook;
 
 use std::sync::Arc;
@@ -14,9 +15,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+pub use self::trust::Trust;
 use crate::domain::name::Topic;
 use crate::domain::queue::{Firing, Queue};
 use crate::domain::secret::Secret;
+use crate::domain::webhook::{self as address, Hosts};
 use crate::hub::Hub;
 use crate::hub::queues::Tell;
 
@@ -26,24 +29,30 @@ const MOST_WAITING: usize = 1024;
 pub struct Options {
     /// What posts to webhooks are signed with; without it none is made.
     pub secret: Option<Secret>,
+    /// Where they may go.
+    pub hosts: Hosts,
+    /// Who may vouch for receivers by https.
+    pub trust: Trust,
     /// Time between two tellings of figures.
     pub figures: Duration,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { secret: None, figures: Duration::from_secs(2) }
+        Options { secret: None, hosts: Hosts::default(), trust: Trust::default(), figures: Duration::from_secs(2) }
     }
 }
 
 /// Begins to tell what happens in queues. The future does it; it ends when it is dropped.
 pub fn start(hub: &Hub, options: Options) -> impl Future<Output = ()> + Send + 'static {
     let (sender, firings) = mpsc::channel(MOST_WAITING);
+    let Options { secret, hosts, trust, figures } = options;
     if let Ok(desk) = hub.queues() {
-        desk.set_teller(Arc::new(Mouth { sender, can_post: options.secret.is_some() }));
+        desk.set_teller(Arc::new(Mouth { sender, can_post: secret.is_some(), hosts: hosts.clone() }));
     }
-    let firings = firings::run(hub.clone(), options.secret.map(webhook::Poster::new), firings);
-    let figures = figures::run(hub.clone(), options.figures);
+    let poster = secret.map(|secret| webhook::Poster::new(secret, hosts, trust));
+    let firings = firings::run(hub.clone(), poster, firings);
+    let figures = figures::run(hub.clone(), figures);
     async move { _ = tokio::join!(firings, figures) }
 }
 
@@ -51,6 +60,7 @@ pub fn start(hub: &Hub, options: Options) -> impl Future<Output = ()> + Send + '
 struct Mouth {
     sender: mpsc::Sender<Firing>,
     can_post: bool,
+    hosts: Hosts,
 }
 
 impl Tell for Mouth {
@@ -60,8 +70,15 @@ impl Tell for Mouth {
         }
     }
 
-    fn can_post(&self) -> bool {
-        self.can_post
+    fn judge_webhook(&self, url: &str) -> Result<(), String> {
+        if !self.can_post {
+            return Err(
+                "nothing signs what would be posted to this webhook: set webhook_secret (FANFARE_WEBHOOK_SECRET) of \
+                        the hub; make one with: echo whsec_$(openssl rand -base64 32)"
+                    .into(),
+            );
+        }
+        self.hosts.judge(&address::read(url)?)
     }
 }
 

@@ -29,8 +29,9 @@ use crate::domain::message::Durability;
 use crate::domain::secret::Secret;
 use crate::domain::store::Store;
 use crate::domain::topic::{Mode as TopicMode, Pattern, Rule};
+use crate::domain::webhook::Hosts;
 use crate::gateway::{self, Channels, Gateway, Threads};
-use crate::herald;
+use crate::herald::{self, Trust};
 use crate::hub::Hub;
 use crate::hub::bindings;
 use crate::hub::queues::Wording;
@@ -59,6 +60,8 @@ pub enum StartError {
     Bindings(Problem),
     #[error("{0}")]
     Access(String),
+    #[error("webhook_ca: {0}")]
+    Trust(String),
     #[error("threads: {0}")]
     Threads(#[from] io::Error),
 }
@@ -85,6 +88,7 @@ impl Server {
     /// Starts everything; when it returns, the hub answers.
     pub async fn start(config: &Config, mode: Mode) -> Result<Server, StartError> {
         let options = &config.options;
+        let telling = herald_options(options)?;
         let tries = if mode.is_demo() { DEMO_PORTS } else { 1 };
         let bind = |setting, address| {
             Listener::bind(address, tries).map_err(|error| StartError::Listen { setting, address, error })
@@ -124,7 +128,7 @@ impl Server {
 
         let (observed, own) = (hub.clone(), hub.clone());
         let (board, scheduler) = scheduler::start(&hub, options.schedules.clone(), Arc::new(scheduler::Wall));
-        let herald = herald::start(&hub, herald_options(options));
+        let herald = herald::start(&hub, telling);
         let state = ApiState { hub, dead, access: access.clone(), limits, troubles };
         let page = web::gated(demo::routes(facts), access.clone());
         let mut router =
@@ -243,8 +247,17 @@ fn store_options(options: &Options) -> store::Options {
     }
 }
 
-fn herald_options(options: &Options) -> herald::Options {
-    herald::Options { secret: Secret::parse(&options.webhook_secret).ok(), figures: options.queue_stats }
+fn herald_options(options: &Options) -> Result<herald::Options, StartError> {
+    let trust = match options.webhook_ca.as_str() {
+        "" => Trust::default(),
+        path => Trust::default().with_file(path.as_ref()).map_err(StartError::Trust)?,
+    };
+    Ok(herald::Options {
+        secret: Secret::parse(&options.webhook_secret).ok(),
+        hosts: Hosts::read(&options.webhook_hosts).map_err(StartError::Access)?,
+        trust,
+        figures: options.queue_stats,
+    })
 }
 
 async fn start_dispatcher(

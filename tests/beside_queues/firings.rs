@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fanfare::domain::queue::*;
 use fanfare::domain::secret::Secret;
+use fanfare::domain::webhook::Hosts;
 use fanfare::herald;
 use fanfare::hub::{Hub, ShardId, ToShard};
 use fanfare::store::Options;
@@ -91,7 +92,8 @@ fn json_of(message: &fanfare::domain::message::Message) -> Value {
 async fn a_firing_is_told_once_on_its_topic_and_until_it_is_accepted_to_a_webhook_that_checks_it() {
     for place in Place::each(Options::default()).await {
         let hub = place.node().await;
-        tokio::spawn(herald::start(&hub, herald::Options { secret: Some(secret()), ..Default::default() }));
+        let hosts = Hosts::read(&["127.0.0.1".into()]).unwrap();
+        tokio::spawn(herald::start(&hub, herald::Options { secret: Some(secret()), hosts, ..Default::default() }));
         let (url, mut posts) = receiver(2).await;
         change(&hub, "jobs", starts(vec![Arm::Count(10)], Some(&url))).await;
         hub.queues().unwrap().refresh(&queue("jobs"));

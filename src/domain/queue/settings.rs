@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Priority, Queue};
 use crate::domain::topic::Pattern;
+use crate::domain::webhook;
 
 /// Waits of a back-off list.
 pub const MOST_BACKOFF: usize = 20;
@@ -163,6 +164,26 @@ impl QueueSettings {
         faults
     }
 
+    /// The same, with what may be secret hidden.
+    pub fn shown(&self) -> QueueSettings {
+        let mut shown = self.clone();
+        if let Some(url) = shown.start_when.as_mut().and_then(|start| start.webhook.as_mut()) {
+            *url = webhook::shown(url).into();
+        }
+        shown
+    }
+
+    /// Where what is shown of a secret was written back, it stays what it was.
+    pub fn keep_hidden(&mut self, base: &QueueSettings) {
+        let before = base.start_when.as_ref().and_then(|start| start.webhook.as_ref());
+        let now = self.start_when.as_mut().and_then(|start| start.webhook.as_mut());
+        if let (Some(before), Some(now)) = (before, now)
+            && **now == *webhook::shown(before)
+        {
+            now.clone_from(before);
+        }
+    }
+
     /// How long a job waits after the failure of this delivery, counted from 1.
     pub fn wait_after(&self, delivery: u32) -> Duration {
         let last = self.backoff.len().saturating_sub(1);
@@ -182,11 +203,7 @@ impl StartWhen {
         if !self.any.iter().all(is_possible) || self.batch == Some(0) {
             faults.push("in start_when a count, an age and batch are more than 0".into());
         }
-        if self.webhook.as_deref().is_some_and(|url| !url.starts_with("http://") || url.len() > 2000) {
-            let text = "webhook is a URL that begins with http://, of at most 2000 bytes; posts go by plain HTTP, so name a proxy \
-                        for a receiver behind TLS";
-            faults.push(text.into());
-        }
+        faults.extend(self.webhook.as_deref().and_then(|url| webhook::read(url).err()));
     }
 }
 

@@ -174,7 +174,7 @@ mod tests {
 
     fn starts() -> impl Strategy<Value = StartWhen> {
         let mode = prop_oneof![Just(Start::Gate), Just(Start::Notify)];
-        let webhook = proptest::option::of("http://[a-z=,;]{1,30}");
+        let webhook = proptest::option::of("https?://[a-z]{1,9}/[a-z=,;]{0,30}");
         (prop::collection::vec(arms(), 1..8), mode, proptest::option::of(1..100u64), webhook).prop_map(
             |(any, mode, batch, webhook)| StartWhen { any, mode, batch, webhook: webhook.map(String::into_boxed_str) },
         )

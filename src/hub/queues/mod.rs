@@ -38,9 +38,9 @@ pub trait Tell: Send + Sync + 'static {
     /// Tells a firing that is this node's to tell now. When it has been told, the queue is: `Change::Told`.
     fn tell(&self, firing: Firing);
 
-    /// Whether a webhook can be told: there is something to sign with.
-    fn can_post(&self) -> bool {
-        false
+    /// Whether a webhook may be told: there is something to sign with, and it may go there. Else why not.
+    fn judge_webhook(&self, _url: &str) -> Result<(), String> {
+        Err("this hub posts to no webhooks".into())
     }
 }
 
@@ -174,10 +174,10 @@ impl Desk {
         *self.shared.teller.lock().unwrap_or_else(PoisonError::into_inner) = Some(teller);
     }
 
-    /// Whether queues may name webhooks.
-    pub fn can_post(&self) -> bool {
-        let teller = self.shared.teller.lock().unwrap_or_else(PoisonError::into_inner);
-        teller.as_ref().is_some_and(|teller| teller.can_post())
+    /// Whether queues may name this webhook, and why not.
+    pub fn judge_webhook(&self, url: &str) -> Result<(), String> {
+        let teller = self.shared.teller.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        teller.map_or_else(|| Err("this hub tells no firings".into()), |teller| teller.judge_webhook(url))
     }
 
     /// Hands out nothing more: waiting takers end, and what is still taken for them is given back.
@@ -353,3 +353,6 @@ fn random() -> u64 {
         since.as_nanos() as u64
     })
 }
+
+#[cfg(test)]
+mod tests;
