@@ -14,7 +14,7 @@ use fanfare::domain::store::{Store, StoreError};
 use fanfare::store::{Options, open};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use queue_model::{Ground, Report, run};
+use queue_model::{Ground, Report, form, run, watch_seeds};
 use support::MovedClock;
 
 struct Embedded {
@@ -57,41 +57,25 @@ impl Ground for Embedded {
     }
 }
 
-/// Seeds and steps: as many as are asked for, or so many.
-fn form(seeds: u64, steps: usize) -> (u64, usize) {
-    if std::env::var("FAULTS").is_ok_and(|form| form == "long") { (200, 3_000) } else { (seeds, steps) }
-}
-
-async fn watch(seeds: u64, steps: usize, is_on_disk: bool) {
-    let mut all = Report::default();
-    for seed in 1..=seeds {
-        let folder = is_on_disk.then(|| tempfile::tempdir().unwrap());
-        let path = folder.as_ref().map(|folder| folder.path().to_owned());
-        let mut ground = Embedded::open(path, MovedClock::default()).await;
-        let report = run(&mut ground, seed, steps).await.unwrap_or_else(|wrong| panic!("{wrong}"));
-        ground.store.close().await;
-        all.puts += report.puts;
-        all.deliveries += report.deliveries;
-        all.acks += report.acks;
-        all.deaths += report.deaths;
-        all.firings += report.firings;
-        all.restarts += report.restarts;
-    }
-    println!("{seeds} seeds of {steps} steps: {all:?}, 0 violations");
-    assert!(all.deliveries > all.puts / 4 && all.acks > 0 && all.deaths > 0 && all.firings > 0, "{all:?}");
-    assert!(!is_on_disk || all.restarts > 0, "{all:?}");
+async fn watch_one(seed: u64, steps: usize, is_on_disk: bool) -> Result<Report, String> {
+    let folder = is_on_disk.then(|| tempfile::tempdir().unwrap());
+    let path = folder.as_ref().map(|folder| folder.path().to_owned());
+    let mut ground = Embedded::open(path, MovedClock::default()).await;
+    let report = run(&mut ground, "model", seed, steps).await;
+    ground.store.close().await;
+    report
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_work_on_queues_in_memory_is_as_it_must_be() {
-    let (seeds, steps) = form(20, 1_000);
-    watch(seeds, steps, false).await;
+    watch_seeds("memory", form(20, 3_000), 2, |seed, steps| watch_one(seed, steps, false)).await;
 }
 
+/// Each seed has a store of its own, since it opens it again now and then; their syncs go to the disk together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_work_on_queues_on_disk_is_as_it_must_be() {
-    let (seeds, steps) = form(3, 400);
-    watch(seeds, steps, true).await;
+    let all = watch_seeds("disk", form(20, 3_000), 20, |seed, steps| watch_one(seed, steps, true)).await;
+    assert!(all.restarts > 0, "{all:?}");
 }
 
 /// What a keeper may get wrong.
@@ -254,7 +238,7 @@ async fn a_keeper_that_lies_is_found_out() {
             let mut ground = Embedded::open(None, MovedClock::default()).await;
             let lying = Arc::new(Lying { inner: ground.keeper.clone(), lie, fired: Mutex::default() });
             ground.keeper = QueueKeeper { queues: lying.clone(), admin: lying };
-            found = run(&mut ground, seed, 600).await.err();
+            found = run(&mut ground, "model", seed, 600).await.err();
             if found.is_some() {
                 break;
             }

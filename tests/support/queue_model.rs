@@ -14,9 +14,10 @@ use fanfare::domain::message::Body;
 use fanfare::domain::queue::*;
 use fanfare::domain::store::{EntryId, Fence, StoreError};
 use futures::future::BoxFuture;
+use futures::{StreamExt, stream};
 
 /// A store that keeps queues, with its clock.
-pub trait Ground: Send {
+pub trait Ground: Send + Sync {
     fn keeper(&self) -> QueueKeeper;
     /// The store's clock, if it stands still but for `pass`.
     fn now(&self) -> Option<u64>;
@@ -47,12 +48,56 @@ impl Dice {
 /// What was done, and how often.
 #[derive(Debug, Default, Clone)]
 pub struct Report {
+    pub steps: u64,
     pub puts: u64,
     pub deliveries: u64,
     pub acks: u64,
     pub deaths: u64,
     pub firings: u64,
     pub restarts: u64,
+}
+
+impl Report {
+    fn add(&mut self, other: &Report) {
+        self.steps += other.steps;
+        self.puts += other.puts;
+        self.deliveries += other.deliveries;
+        self.acks += other.acks;
+        self.deaths += other.deaths;
+        self.firings += other.firings;
+        self.restarts += other.restarts;
+    }
+}
+
+/// Seeds and steps of each: as many as are asked for, or so many.
+pub fn form(seeds: u64, steps: usize) -> (u64, usize) {
+    if std::env::var("FAULTS").is_ok_and(|form| form == "long") { (200, 3_000) } else { (seeds, steps) }
+}
+
+/// Watches the first so many seeds, some of them at the same time, since most of what they do is waiting for their store.
+pub async fn watch_seeds<F>(
+    what: &str,
+    (seeds, steps): (u64, usize),
+    at_once: usize,
+    watch: impl Fn(u64, usize) -> F,
+) -> Report
+where
+    F: Future<Output = Result<Report, String>> + Send + 'static,
+{
+    let begun = std::time::Instant::now();
+    let watched = stream::iter(1..=seeds).map(|seed| tokio::spawn(watch(seed, steps))).buffer_unordered(at_once);
+    let mut all = Report::default();
+    let mut watched = std::pin::pin!(watched);
+    while let Some(report) = watched.next().await {
+        match report.expect("a watcher ends by itself") {
+            Ok(report) => all.add(&report),
+            Err(wrong) => panic!("{what}: {wrong}"),
+        }
+    }
+    println!("{what}: {seeds} seeds of {steps} steps in {:.1?}: {all:?}, 0 violations", begun.elapsed());
+    assert!(all.steps == seeds * steps as u64 && all.deliveries > all.puts / 4, "{all:?}");
+    assert!(all.acks > 0 && all.deaths > 0 && all.firings > 0, "{all:?}");
+    all
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,10 +186,10 @@ pub fn settings_of(seed: u64) -> QueueSettings {
     }
 }
 
-/// Does so many random things to the queue `model`, which must not be there yet; what is not as it must be comes back in words.
-pub async fn run(ground: &mut dyn Ground, seed: u64, steps: usize) -> Result<Report, String> {
+/// Does so many random things to a queue, which must not be there yet; what is not as it must be comes back in words.
+pub async fn run(ground: &mut dyn Ground, queue: &str, seed: u64, steps: usize) -> Result<Report, String> {
     let settings = settings_of(seed);
-    let queue = Queue::parse("model").expect("it is a name");
+    let queue = Queue::parse(queue).expect("it is a name");
     let own = Change::Settings(Some(Box::new(settings.clone())));
     ground.keeper().admin.change(&queue, own).await.map_err(|e| e.to_string())?;
     let mut watcher = Watcher {
@@ -164,6 +209,7 @@ pub async fn run(ground: &mut dyn Ground, seed: u64, steps: usize) -> Result<Rep
     };
     for step in 0..steps {
         watcher.step().await.map_err(|wrong| format!("seed {seed}, step {step}: {wrong}"))?;
+        watcher.report.steps += 1;
     }
     watcher.check().await.map_err(|wrong| format!("seed {seed}, at the end: {wrong}"))?;
     Ok(watcher.report)
@@ -273,6 +319,11 @@ impl Watcher<'_> {
                     }
                 }
             }
+            Err(StoreError::Conflict { at }) if !strict => {
+                // Which windows have ended is not known; one of a key that was given before has not.
+                let is_known = self.jobs.get(&at.offset).is_some_and(|(job, _)| job.0 == at);
+                return hold(is_known && names[0].is_some(), || format!("a conflict with {at}"));
+            }
             Err(StoreError::Conflict { at }) => {
                 let (name, (job, _, first)) = known.ok_or_else(|| format!("a conflict with {at}, of no known key"))?;
                 hold(job.0 == at && first != body && name.starts_with('i'), || format!("a conflict with {at}"))?;
@@ -281,7 +332,8 @@ impl Watcher<'_> {
             Err(StoreError::Full(_)) => {
                 let stats = self.stats().await?;
                 let live = stats.waiting.iter().sum::<u64>() + stats.delayed + stats.in_flight;
-                return hold(live >= self.settings.max_messages, || format!("full with {live} jobs"));
+                // Some may have expired since, where time goes on.
+                return hold(!strict || live >= self.settings.max_messages, || format!("full with {live} jobs"));
             }
             Err(other) => return Err(other.to_string()),
         }
@@ -581,7 +633,8 @@ impl Watcher<'_> {
 
     async fn everywhere(&self) -> Result<BTreeMap<u64, Seen>, String> {
         let mut all = BTreeMap::new();
-        for place in [Place::Ready, Place::Parked, Place::Delayed, Place::InFlight, Place::Dead] {
+        // Whatever moves by itself meanwhile moves from an earlier one of these to a later one, so that none is missed.
+        for place in [Place::Delayed, Place::InFlight, Place::Parked, Place::Ready, Place::Dead] {
             for seen in self.look(place).await? {
                 hold(seen.place == place, || format!("{} is {:?} and not {place:?}", seen.id, seen.place))?;
                 let before = all.insert(seen.id.number(), seen);
