@@ -127,6 +127,13 @@ fn groups_out_of_order_and_shared_ones_are_flagged() {
         w.ends[0].asked = ms(1_290);
     });
     flags(Rule::Q4, Fault::GroupShared, |w| w.ends[0].asked = ms(1_201));
+    // A first delivery that was on its way for longer than its lease.
+    passes(TERMS, |w| {
+        w.deliveries[0].tries = 2;
+        w.ends[0].tries = 2;
+        w.deliveries.push(given(1, Some("g"), 1, 1_250));
+    });
+    flags(Rule::Q4, Fault::GroupOrder, |w| w.deliveries.push(given(1, Some("g"), 1, 1_250)));
     // A first delivery that nobody heard of: the next one of it has a higher count.
     passes(TERMS, |w| {
         w.deliveries[0].tries = 2;

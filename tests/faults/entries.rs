@@ -17,6 +17,8 @@ const PACE: u64 = 200;
 const PIPELINE: u64 = 10;
 /// So soon must another node have a partition.
 const TAKEN_OVER: Duration = Duration::from_secs(7);
+/// A node that comes back may find a machine with much other work.
+const SETTINGS: [&str; 4] = ["--ingest-lease", "1500ms", "--redis-connect", "10s"];
 /// One of each kind of trouble at the least.
 const ROUNDS: usize = 4;
 
@@ -24,7 +26,7 @@ const ROUNDS: usize = 4;
 async fn each_entry_is_one_job_while_those_who_bridge_them_are_killed_and_stalled() {
     let running = begin("F16 queues: owners killed and stalled").await;
     let redis = RedisServer::start();
-    let fleet = Fleet::start(3, &redis.url(), &["--ingest-lease", "1500ms"]);
+    let fleet = Fleet::start(3, &redis.url(), &SETTINGS);
     let addresses = fleet.addresses.clone();
     let mut faults = Faults::new(fleet, connect(&redis.url()).await, Dice::roll(&running));
     let crew = Crew { producers: 0, workers: 9, moment: Duration::from_millis(5), ..Crew::default() };

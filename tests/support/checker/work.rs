@@ -262,6 +262,11 @@ fn judge_groups(work: &Work, terms: &Terms, verdict: &mut Verdict) {
         let mut highest = 0;
         for (i, delivery) in deliveries.iter().enumerate() {
             let offset = delivery.job.offset;
+            // One whose next try was heard of before was on its way for longer than its lease, as of a node that was
+            // stopped: its worker can do nothing with it any more.
+            if deliveries[..i].iter().any(|d| d.job == delivery.job && d.tries > delivery.tries) {
+                continue;
+            }
             if delivery.tries == 1 && offset < highest {
                 let text = format!("{queue} {group}: {} is given first after number {highest}", delivery.job);
                 verdict.blame(Fault::GroupOrder, text);
