@@ -539,9 +539,22 @@ impl Watcher<'_> {
         let change = Change::Redrive { jobs: None, cause: None, limit };
         let count = self.change(change).await?;
         let now = self.now();
-        hold(count as usize <= limit.min(dead.len()), || format!("{count} redriven"))?;
-        for seen in &dead[..count as usize] {
-            let (_, known) = self.jobs.get_mut(&seen.id.number()).ok_or_else(|| format!("Q1: {}", seen.id))?;
+        let redriven: Vec<u64> = if self.is_strict() {
+            hold(count as usize <= limit.min(dead.len()), || format!("{count} redriven"))?;
+            dead[..count as usize].iter().map(|seen| seen.id.number()).collect()
+        } else {
+            // Others may have died since, and the oldest made room for them: what is alive again tells.
+            hold(count as usize <= limit, || format!("{count} redriven of {limit}"))?;
+            let all = if count > 0 { self.everywhere().await? } else { BTreeMap::new() };
+            let is_redriven = |number: &u64, seen: &Seen| {
+                let known = self.jobs.get(number).map(|(_, known)| (known.state, known.tries));
+                let is_back = known.is_some_and(|(state, tries)| state == State::Dead || seen.tries < tries);
+                is_back && seen.place != Place::Dead
+            };
+            all.iter().filter(|(number, seen)| is_redriven(number, seen)).map(|(number, _)| *number).collect()
+        };
+        for number in redriven {
+            let (_, known) = self.jobs.get_mut(&number).ok_or_else(|| format!("Q1: {number}"))?;
             (known.state, known.tries, known.expires, known.due) = (State::Waiting, 0, None, now);
             // It comes behind the head of its group, whoever that is.
             (known.was_delivered, known.was_termed) = (true, false);
