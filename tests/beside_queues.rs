@@ -17,6 +17,8 @@ mod schedules;
 mod server;
 #[path = "support/mod.rs"]
 mod support;
+#[path = "support/tls_receiver.rs"]
+mod tls_receiver;
 
 use std::sync::Arc;
 use std::time::Duration;

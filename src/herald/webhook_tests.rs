@@ -1,14 +1,12 @@
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
+#[path = "../../tests/support/tls_receiver.rs"]
+mod tls_receiver;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use tls_receiver::Authority;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
@@ -28,56 +26,6 @@ fn a_post_is_signed_as_the_specification_shows() {
     assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
 }
 
-/// An authority that nobody knows, and its file.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    file: tempfile::NamedTempFile,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), issuer.pem()).unwrap();
-        Authority { issuer, file }
-    }
-
-    /// A receiver that it vouches for under this name, and that answers everything with this head.
-    async fn receiver(&self, name: &str, head: &'static str) -> SocketAddr {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_string()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.into()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let answered: io::Result<()> = async {
-                    let mut stream = acceptor.accept(stream).await?;
-                    let mut buffer = [0; 4096];
-                    while stream.read(&mut buffer).await? > 0 {
-                        stream.write_all(head.as_bytes()).await?;
-                    }
-                    Ok(())
-                }
-                .await;
-                let _ = answered;
-            }
-        });
-        address
-    }
-}
-
 async fn post(poster: &Poster, url: &str) -> Posted {
     poster.post(url, "id", Bytes::from_static(b"{}")).await
 }
@@ -89,17 +37,17 @@ async fn receivers_by_https_are_posted_to_where_somebody_known_vouches_for_them(
     let authority = Authority::new();
     let (local, loopback) = (hosts(&["localhost"]), hosts(&["127.0.0.1"]));
     let trust = || Trust::default().with_file(authority.file.path()).unwrap();
-    let right = authority.receiver("localhost", YES).await;
+    let (right, _) = authority.receiver("localhost", YES).await;
     let url = format!("https://localhost:{}/hook", right.port());
     assert_eq!(post(&Poster::new(secret(), local.clone(), trust()), &url).await, Posted::Accepted);
 
-    let by_address = authority.receiver("127.0.0.1", YES).await;
+    let (by_address, _) = authority.receiver("127.0.0.1", YES).await;
     let poster = Poster::new(secret(), loopback, trust());
     assert_eq!(post(&poster, &format!("https://{by_address}/hook")).await, Posted::Accepted);
 
     // Of an authority that is not known, of another name, and no TLS at all.
     let unknown = post(&Poster::new(secret(), local.clone(), Trust::default()), &url).await;
-    let other = authority.receiver("other.example", YES).await;
+    let (other, _) = authority.receiver("other.example", YES).await;
     let other =
         post(&Poster::new(secret(), local.clone(), trust()), &format!("https://localhost:{}/", other.port())).await;
     for failed in [unknown, other] {
@@ -117,7 +65,7 @@ async fn a_redirection_is_a_failure_and_is_not_followed() {
     let authority = Authority::new();
     let trust = Trust::default().with_file(authority.file.path()).unwrap();
     let elsewhere = "HTTP/1.1 307 Temporary Redirect\r\nlocation: https://localhost/\r\ncontent-length: 0\r\n\r\n";
-    let address = authority.receiver("localhost", elsewhere).await;
+    let (address, _) = authority.receiver("localhost", elsewhere).await;
     let poster = Poster::new(secret(), hosts(&["localhost"]), trust);
     let posted = post(&poster, &format!("https://localhost:{}/", address.port())).await;
     assert_eq!(posted, Posted::Failed("the receiver answered 307 Temporary Redirect".into()));

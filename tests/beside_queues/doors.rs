@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::hub::{Client, start};
-use super::until;
+use super::tls_receiver::Authority;
+use super::{SOON, until};
 
 async fn ask(http: std::net::SocketAddr, path: &str) -> Value {
     reqwest::get(format!("http://{http}{path}")).await.expect("an answer").json().await.expect("JSON")
@@ -83,5 +84,50 @@ async fn schedules_are_shown_and_a_webhook_that_nothing_signs_is_refused() {
     assert_eq!(refused.status(), 403);
     let text = refused.text().await.unwrap();
     assert!(text.contains("webhook_secret"), "{text}");
+    server.stop().await;
+}
+
+async fn set(http: std::net::SocketAddr, settings: &Value) -> (u16, Value) {
+    let put = reqwest::Client::new().put(format!("http://{http}/v1/queues/jobs")).json(settings);
+    let answer = put.send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_webhook_by_https_is_posted_to_and_only_its_host_is_shown() {
+    let authority = Authority::new();
+    let (receiver, mut posts) = authority.receiver("localhost", "HTTP/1.1 204 No Content\r\n\r\n").await;
+    let secret = "--webhook-secret=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let ca = format!("--webhook-ca={}", authority.file.path().display());
+    let server = start(&[secret, &ca, "--webhook-hosts=localhost"]).await;
+    let url = format!("https://localhost:{}/hook?token=hunter2", receiver.port());
+    let settings = json!({"start_when": {"any": [{"count": 1}], "mode": "notify", "webhook": url}});
+    let shown = json!(format!("https://localhost:{}/***", receiver.port()));
+    let (status, answer) = set(server.http, &settings).await;
+    assert_eq!((status, &answer["settings"]["start_when"]["webhook"]), (200, &shown), "{answer}");
+    // What is shown is written back, with something else changed.
+    let mut settings = ask(server.http, "/v1/queues/jobs").await["settings"].clone();
+    assert_eq!(settings["start_when"]["webhook"], shown);
+    settings["lease"] = json!(60);
+    let (status, answer) = set(server.http, &settings).await;
+    assert_eq!((status, &answer["settings"]), (200, &settings));
+
+    let url = format!("http://{}/v1/queues/jobs/messages", server.http);
+    assert_eq!(reqwest::Client::new().post(url).json(&1).send().await.unwrap().status(), 201);
+    let post = tokio::time::timeout(SOON, posts.recv()).await.expect("a post in time").unwrap();
+    assert!(post.starts_with("POST /hook?token=hunter2 HTTP/1.1\r\n"), "{post}");
+    for header in ["webhook-id: jobs/1/", "webhook-signature: v1,", "host: localhost:"] {
+        assert!(post.contains(header), "{header}: {post}");
+    }
+
+    for (webhook, shows) in [
+        ("https://127.0.0.1/hook", "add 127.0.0.1 to webhook_hosts"),
+        ("https://hooks.example/", "hooks.example: it is not among webhook_hosts"),
+    ] {
+        let (status, answer) =
+            set(server.http, &json!({"start_when": {"any": [{"count": 1}], "webhook": webhook}})).await;
+        let text = answer["detail"].as_str().unwrap();
+        assert!(status == 403 && text.contains(shows), "{webhook}: {answer}");
+    }
     server.stop().await;
 }
