@@ -127,6 +127,8 @@ pub struct WorkFigures {
 }
 
 type Job<'w> = (&'w str, Position);
+/// The count of a producer, and the job that it became.
+type Placed<'w> = (u64, Position, &'w JobPut);
 
 pub fn judge_work(work: &Work, terms: &Terms) -> (Verdict, WorkFigures) {
     let mut verdict = Verdict::default();
@@ -288,7 +290,7 @@ fn judge_groups(work: &Work, terms: &Terms, verdict: &mut Verdict) {
 /// Q4, of each producer.
 fn judge_producers(work: &Work, terms: &Terms, verdict: &mut Verdict) {
     let jobs = jobs_by_mark(work);
-    let mut by_producer: BTreeMap<(&str, &str), Vec<(u64, Position, &JobPut)>> = BTreeMap::new();
+    let mut by_producer: BTreeMap<(&str, &str), Vec<Placed>> = BTreeMap::new();
     for put in work.puts.iter().filter(|put| is_yes(put.answer)) {
         let job = match put.answer {
             Answer::Yes(Some(job)) => Some(job),
