@@ -170,13 +170,15 @@ impl Workshop {
     }
 }
 
+/// The longest from one delivery of a job to the next one; where nobody heard of those between, because a node died with
+/// them, each of them has its share.
 fn longest_again(deliveries: &[Delivery]) -> Duration {
     let mut by_job: HashMap<_, BTreeMap<u32, Duration>> = HashMap::new();
     for delivery in deliveries {
         by_job.entry((&delivery.queue, delivery.job)).or_default().insert(delivery.tries, delivery.got);
     }
-    let gaps = by_job.values().flat_map(|tries| tries.values().zip(tries.values().skip(1)));
-    gaps.map(|(before, after)| after.saturating_sub(*before)).max().unwrap_or_default()
+    let gaps = by_job.values().flat_map(|tries| tries.iter().zip(tries.iter().skip(1)));
+    gaps.map(|(before, after)| after.1.saturating_sub(*before.1) / (after.0 - before.0)).max().unwrap_or_default()
 }
 
 /// Jobs that are not dead, and dead ones.
