@@ -55,8 +55,9 @@ impl Target {
             std::fs::write(&path, text).expect("a scratch file");
             path
         };
-        let mut command = Command::new("taskset");
-        command.args(["-c", "0"]);
+        // Each ends with this process, however that ends.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "taskset", "-c", "0"]);
         match name {
             "uwebsockets" | "socketio" => {
                 let package = if name == "socketio" { "socket.io" } else { name };

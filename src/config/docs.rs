@@ -65,6 +65,18 @@ history_age = \"1h\"
 | `live` | Nothing. Positions, idempotency keys and marks of ingest work all the same. |
 | `latest` | The newest message of each `key`, and the newest of those without one: `messages` bounds the keys, of which those written longest ago go first. `age` counts here too. |
 
+`slow` says what becomes of a subscriber that was in the live stream and for whose next message there is no room in its outbox:
+
+| `slow` | What a slow subscriber gets |
+|---|---|
+| `resume` | Everything that history still has, read on from the store as it takes it (the usual). |
+| `drop-oldest` | When it has room again the newest 100 messages, and before them a `gap` with `why:\"slow\"`. |
+| `conflate` | When it has room again the newest message, and before it such a `gap`. |
+| `cut` | Its connection is closed with 4002; it may come back and resume. |
+
+In mode `latest` a slow subscriber gets the newest of each key and is told of no gap; in mode `live` there is nothing to read on
+from, and the `gap` has `why:\"slow\"` too. Who only catches up with what it missed while it was away is not slow.
+
 Rules may change over a restart. What the new ones do not keep goes, and whoever comes back for it is told `retention`
 (or `live`). From `latest` to `log` what is left is the stretch of messages without a hole that ends at the newest. All
 nodes of one store must have the same rules: each keeps and reads topics by its own, so that a node which keeps less than

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use super::unit::{Kind, Value};
-use crate::domain::topic::{BadPattern, MOST_RULES, Mode, Pattern, Rule};
+use crate::domain::topic::{BadPattern, MOST_RULES, Mode, Pattern, Rule, Slow};
 
 pub const TAKES: &str = "rules joined by semicolons, each PATTERN: NAME=VALUE, …; the names are mode (log, live or latest), \
-                         messages, bytes, age, record_age";
+                         messages, bytes, age, record_age, slow (resume, conflate, drop-oldest or cut)";
 
 /// The names of a rule's settings, each with what it takes: as for all topics.
 const FIELDS: [(&str, &str); 4] = [
@@ -59,6 +59,7 @@ pub fn write(rules: &[Rule]) -> String {
             ("bytes", number(rule.bytes)),
             ("age", rule.age.map(Value::Duration)),
             ("record_age", rule.record.map(Value::Duration)),
+            ("slow", rule.slow.map(|slow| Value::Text(slow.as_str().to_string()))),
         ];
         let given = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
         for (n, (name, value)) in given.enumerate() {
@@ -71,7 +72,7 @@ pub fn write(rules: &[Rule]) -> String {
 
 fn rule(text: &str) -> Result<Rule, String> {
     let shown: String = text.chars().take(80).collect();
-    let (pattern, fields) = split(text, |name| name == "mode" || kind(short(name)).is_some())
+    let (pattern, fields) = split(text, |name| ["mode", "slow"].contains(&name) || kind(short(name)).is_some())
         .ok_or_else(|| format!("{shown:?} is no rule; write PATTERN: NAME=VALUE, as in \"chat.*: mode=live\""))?;
     let fields = fields.split(',').map(str::trim).map(|field| {
         let named = field.split_once('=').ok_or_else(|| format!("{field:?} is not NAME=VALUE"));
@@ -107,8 +108,13 @@ fn put(rule: &mut Rule, name: &str, value: &str) -> Result<(), String> {
         rule.mode = Some(mode);
         return Ok(());
     }
-    let kind =
-        kind(name).ok_or("there is no such setting of a topic; there are mode, messages, bytes, age, record_age")?;
+    if name == "slow" {
+        let takes = || format!("{value:?} does not fit; it takes resume, conflate, drop-oldest or cut");
+        rule.slow = Some(Slow::parse(value).ok_or_else(takes)?);
+        return Ok(());
+    }
+    let kind = kind(name)
+        .ok_or("there is no such setting of a topic; there are mode, messages, bytes, age, record_age, slow")?;
     match (name, kind.read(&[value.to_string()])?) {
         ("messages", Value::Number(value)) => rule.messages = Some(value),
         ("bytes", Value::Number(value)) => rule.bytes = Some(value),
@@ -155,6 +161,7 @@ mod tests {
             (" chat.* :messages=50,  age=1h ; **: mode=latest", "chat.*: messages=50, age=1h; **: mode=latest"),
             ("a:b:mode=log", "a:b: mode=log"),
             ("a: history_bytes=64KiB, record_age=2d", "a: bytes=64KiB, record_age=2d"),
+            ("a:slow=cut; b: slow=drop-oldest, mode=log", "a: slow=cut; b: mode=log, slow=drop-oldest"),
             ("", ""),
         ] {
             let rules = one(text).unwrap_or_else(|fault| panic!("{text}: {fault}"));
@@ -172,6 +179,7 @@ mod tests {
             ("chat.*: live", "\"live\" is not NAME=VALUE"),
             ("chat.*:", "is not NAME=VALUE"),
             ("chat.*: mode=lively", "it takes log, live or latest"),
+            ("chat.*: slow=down", "it takes resume, conflate, drop-oldest or cut"),
             ("chat.*: color=red", "there is no such setting of a topic"),
             ("chat.*: messages=0", "a number from 1"),
             ("chat.*: age=5", "write \"5s\""),

@@ -144,12 +144,25 @@ pub enum Lag {
     Lost,
 }
 
+/// What of a page is passed over.
+enum Skipped {
+    Nothing,
+    /// What lies before it.
+    Stretch(Gap),
+    /// All of it.
+    Page,
+}
+
 /// One subscriber that is catching up on one topic.
 #[derive(Debug, Clone)]
 pub struct Replay<T> {
     asked: ReadFrom,
     /// What is missing on the way is missing because the subscriber is slow.
     slow: bool,
+    /// With how many of the newest messages it goes on where it misses more; `None`: with all.
+    keeps: Option<u32>,
+    /// The next read is for those, or the one under way is.
+    jumps: bool,
     /// How far the subscriber has been told; set by the answer.
     at: Option<Position>,
     held: Vec<Live<T>>,
@@ -182,6 +195,8 @@ impl<T> Replay<T> {
         Replay {
             asked: ReadFrom::After(at),
             slow: lag == Lag::Slow,
+            keeps: None,
+            jumps: false,
             at: Some(at),
             held: Vec::new(),
             capacity,
@@ -193,12 +208,20 @@ impl<T> Replay<T> {
         }
     }
 
+    /// With how many of the newest messages it goes on.
+    pub fn keeping(self, keeps: Option<u32>) -> Replay<T> {
+        Replay { keeps, ..self }
+    }
+
     /// The read that is wanted goes to the store now; again, if the one before failed.
     pub fn issue(&mut self) -> ReadFrom {
         self.drop_held();
         self.overflowed = false;
         self.reading = true;
-        self.at.map_or(self.asked, ReadFrom::After)
+        match (self.at, self.keeps) {
+            (Some(_), Some(keeps)) if self.jumps => ReadFrom::Last(keeps),
+            (at, _) => at.map_or(self.asked, ReadFrom::After),
+        }
     }
 
     /// The live stream moved while the subscriber is not in it.
@@ -257,6 +280,17 @@ impl<T> Replay<T> {
                 at
             }
         };
+        let at = match self.skip(at, &mut page) {
+            Skipped::Nothing => at,
+            Skipped::Stretch(gap) => {
+                steps.push(Step::Give(Item::Gap(gap)));
+                gap.resume
+            }
+            Skipped::Page => {
+                self.drop_held();
+                return vec![Step::Read];
+            }
+        };
         let (end, last) = (page.end, page.is_last());
         if self.at.is_some() && page.missing.is_some_and(|missing| missing.why == GapCause::Live) {
             return self.pass_over(at, live);
@@ -277,6 +311,38 @@ impl<T> Replay<T> {
         }
         self.drop_held();
         steps
+    }
+
+    /// Where only the newest messages are wanted: takes the others out of the page, or asks for another one. A change of life
+    /// is never passed over.
+    fn skip(&mut self, at: Position, page: &mut Page) -> Skipped {
+        let has_jumped = std::mem::take(&mut self.jumps);
+        let Some(keeps) = self.keeps.filter(|_| page.mode == Mode::Log) else { return Skipped::Nothing };
+        let is_one_life = [page.start, page.end, page.head].iter().all(|stands| stands.epoch == at.epoch);
+        if has_jumped && !is_one_life {
+            self.keeps = None;
+            return Skipped::Page;
+        }
+        if !is_one_life || page.missing.is_some_and(|missing| missing.why != GapCause::Retention) {
+            return Skipped::Nothing;
+        }
+        if !has_jumped && !page.is_last() && page.head.offset.saturating_sub(at.offset) > u64::from(keeps) {
+            self.jumps = true;
+            return Skipped::Page;
+        }
+        page.messages.retain(|message| message.at.is_past(at));
+        let surplus = if page.is_last() { page.messages.len().saturating_sub(keeps as usize) } else { 0 };
+        let resume = match page.messages.drain(..surplus).last() {
+            Some(dropped) => dropped.at,
+            None if page.start.is_past(at) && has_jumped => page.start,
+            None => {
+                page.start = if has_jumped { at } else { page.start };
+                return Skipped::Nothing;
+            }
+        };
+        let kept = page.missing.take().is_none();
+        page.start = resume;
+        Skipped::Stretch(Gap { after: at, resume, to: Some(resume), why: GapCause::Slow, kept })
     }
 
     /// What is said to the first page, and whether nothing of it is given. What the answer tells is taken out of it.

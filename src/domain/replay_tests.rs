@@ -31,6 +31,8 @@ struct World {
     answer: Option<Answer>,
     /// Whether the subscriber was ever too slow.
     refused: bool,
+    /// With how many of the newest a slow one goes on.
+    keeps: Option<u32>,
     trimmed: bool,
     left: Budget,
 }
@@ -73,6 +75,7 @@ impl World {
             seen: vec![],
             answer: None,
             refused: false,
+            keeps: None,
             trimmed: false,
             left: Budget::default(),
         }
@@ -135,7 +138,8 @@ impl World {
 
     fn fall_behind(&mut self, before: Position, lag: Lag) {
         self.refused |= lag == Lag::Slow;
-        self.replay = Some(Replay::behind(before, lag, self.capacity));
+        let keeps = self.keeps.filter(|_| lag == Lag::Slow);
+        self.replay = Some(Replay::behind(before, lag, self.capacity).keeping(keeps));
         // A page that is under way is of the replay before.
         (self.wanted, self.asked, self.page) = (true, None, None);
     }
@@ -313,10 +317,18 @@ impl World {
                     assert_ne!(gap.resume.epoch, at.epoch);
                     at = gap.resume;
                 }
+                Item::Gap(gap) if gap.kept => {
+                    assert!(self.keeps.is_some() && self.refused && gap.why == GapCause::Slow, "{gap:?}");
+                    assert_eq!((gap.after, gap.to), (at, Some(gap.resume)), "{:?}", self.seen);
+                    assert!(gap.resume.is_past(at) && gap.resume.offset < self.stored, "the newest is given");
+                    at = gap.resume;
+                }
                 Item::Gap(gap) => {
                     assert_eq!((gap.after, gap.to), (at, Some(gap.resume)), "{:?}", self.seen);
                     assert!(gap.resume.is_past(at) && !gap.kept);
-                    assert!(self.mode == Mode::Live || self.trimmed && gap.resume.offset < self.oldest);
+                    let is_gone = |gap: &Gap| self.trimmed && gap.after.offset + 1 < self.oldest;
+                    let skips = self.keeps.is_some() && gap.why == GapCause::Slow && is_gone(gap);
+                    assert!(self.mode == Mode::Live || self.trimmed && gap.resume.offset < self.oldest || skips);
                     match gap.why {
                         GapCause::Slow => assert!(self.refused),
                         GapCause::Retention => assert_eq!(self.mode, Mode::Log),
@@ -434,6 +446,25 @@ fn a_live_subscriber_that_falls_behind_or_loses_items_comes_back_whole_or_is_tol
         assert!(visited > 4_000, "{visited}");
     }
     explore_live(&[(1, 0)], 1, Mode::Log, Budget { appends: 3, refusals: 2, losses: 1, trims: 2 });
+}
+
+#[test]
+fn a_slow_reader_that_goes_on_with_the_newest_is_told_exactly_what_it_is_not_given() {
+    for keeps in [1, 2] {
+        for lives in [&[(1, 0)][..], &[(1, 0), (2, 2)]] {
+            let mut visited = HashSet::new();
+            for page_size in [1, 2, 9] {
+                for capacity in 0..3 {
+                    let mut world = World::new(lives, 1, 1, 1, page_size, capacity);
+                    world.left = Budget { appends: 3, refusals: 2, losses: 1, trims: u8::from(lives.len() == 1) };
+                    world.keeps = Some(keeps);
+                    world.answer = Some(Answer { at: world.fed, resumed: None });
+                    world.explore(&mut visited);
+                }
+            }
+            assert!(visited.len() > 4_000, "{}", visited.len());
+        }
+    }
 }
 
 #[test]

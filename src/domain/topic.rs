@@ -42,7 +42,49 @@ impl Mode {
     }
 }
 
-/// How one topic is kept.
+/// What becomes of a subscriber that was in the live stream and does not keep up with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Slow {
+    /// It is read on from the store as it takes what it is given, and misses nothing that history still has.
+    #[default]
+    Resume,
+    /// It goes on with the newest message, and is told what lies before it.
+    Conflate,
+    /// It goes on with the newest `Slow::NEWEST` messages, and is told what lies before them.
+    DropOldest,
+    /// Its connection is closed, with the code for slow ones.
+    Cut,
+}
+
+impl Slow {
+    pub const ALL: [Slow; 4] = [Slow::Resume, Slow::Conflate, Slow::DropOldest, Slow::Cut];
+    /// Messages that a slow subscriber goes on with where the oldest are dropped.
+    pub const NEWEST: u32 = 100;
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Slow::Resume => "resume",
+            Slow::Conflate => "conflate",
+            Slow::DropOldest => "drop-oldest",
+            Slow::Cut => "cut",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Slow> {
+        Slow::ALL.into_iter().find(|slow| slow.as_str() == text)
+    }
+
+    /// How many of the newest messages a slow subscriber goes on with, if not with all.
+    pub fn keeps(self) -> Option<u32> {
+        match self {
+            Slow::Conflate => Some(1),
+            Slow::DropOldest => Some(Slow::NEWEST),
+            Slow::Resume | Slow::Cut => None,
+        }
+    }
+}
+
+/// How one topic is kept, and given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TopicSettings {
     pub mode: Mode,
@@ -53,12 +95,13 @@ pub struct TopicSettings {
     pub age: Duration,
     /// How long the record of the topic (its epochs and fences) outlives its messages.
     pub record: Duration,
+    pub slow: Slow,
 }
 
 impl From<&Retention> for TopicSettings {
     fn from(retention: &Retention) -> TopicSettings {
         let Retention { messages, bytes, age, record, .. } = *retention;
-        TopicSettings { mode: Mode::Log, messages, bytes, age, record }
+        TopicSettings { mode: Mode::Log, messages, bytes, age, record, slow: Slow::Resume }
     }
 }
 
@@ -71,11 +114,12 @@ pub struct Rule {
     pub bytes: Option<u64>,
     pub age: Option<Duration>,
     pub record: Option<Duration>,
+    pub slow: Option<Slow>,
 }
 
 impl Rule {
     pub fn new(pattern: Pattern) -> Rule {
-        Rule { pattern, mode: None, messages: None, bytes: None, age: None, record: None }
+        Rule { pattern, mode: None, messages: None, bytes: None, age: None, record: None, slow: None }
     }
 
     fn over(&self, defaults: &TopicSettings) -> TopicSettings {
@@ -85,6 +129,7 @@ impl Rule {
             bytes: self.bytes.unwrap_or(defaults.bytes),
             age: self.age.unwrap_or(defaults.age),
             record: self.record.unwrap_or(defaults.record),
+            slow: self.slow.unwrap_or(defaults.slow),
         }
     }
 }

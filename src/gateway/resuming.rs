@@ -12,11 +12,12 @@ use super::outgoing::Told;
 use super::shard::Shard;
 use super::subscriptions::{Asked, Behind, Stage};
 use super::topics::{ConnectionKey, TopicKey};
+use crate::domain::error::CloseCode;
 use crate::domain::event::Event;
 use crate::domain::position::Position;
 use crate::domain::replay::{Item, Lag, Live, Replay, Step};
 use crate::domain::store::{Page, StoreError};
-use crate::domain::topic::Mode;
+use crate::domain::topic::{Mode, Slow};
 use crate::hub::outbox::Shares;
 
 /// How soon a read of history that failed half-way is tried again.
@@ -72,17 +73,25 @@ impl Shard {
 
     /// `needed`: the bytes of the frame that had no room.
     fn step_back(&self, connection: &Rc<Connection>, key: TopicKey, at: Position, lag: Lag, needed: usize) {
-        let was_live = match connection.subscriptions.borrow_mut().find(key).map(|s| &s.stage) {
-            Some(Stage::Live(index)) => Some(*index),
-            Some(Stage::Behind(behind)) if behind.answered => None,
+        let (was_live, was_behind) = match connection.subscriptions.borrow_mut().find(key).map(|s| &s.stage) {
+            Some(Stage::Live(index)) => (Some(*index), None),
+            Some(Stage::Behind(behind)) if behind.answered => (None, behind.lag),
             _ => return,
         };
+        // Who only catches up with what it missed is not slow.
+        let slow = match (lag, was_live.is_some() || was_behind == Some(Lag::Slow)) {
+            (Lag::Slow, true) => self.hub.slow(&self.topics.borrow().entry(key).topic),
+            _ => Slow::Resume,
+        };
+        if slow == Slow::Cut {
+            return connection.close(CloseCode::Slow);
+        }
         if let Some(index) = was_live {
             counters::count_fell_behind(lag);
             self.leave_live(key, index);
             self.topics.borrow_mut().entry_mut(key).behind.push(connection.key);
         }
-        let replay = Replay::behind(at, lag, Shares(self.limits.outbox).held());
+        let replay = Replay::behind(at, lag, Shares(self.limits.outbox).held()).keeping(slow.keeps());
         let asked = Asked::default();
         let behind = Behind { asked, answered: true, replay, wanted: true, needed, lag: Some(lag) };
         connection.subscriptions.borrow_mut().renew(key, Stage::Behind(Box::new(behind)));

@@ -38,7 +38,7 @@ use crate::domain::name::Topic;
 use crate::domain::position::Position;
 use crate::domain::queue::{Put, PutAnswer, QueueKeeper};
 use crate::domain::store::{Append, Appended, Page, ReadFrom, ReadLimit, Store, StoreError, StoreStatus};
-use crate::domain::topic::Mode;
+use crate::domain::topic::{Mode, Slow};
 use crate::telemetry;
 
 /// A handle to the hub; clones are the same hub.
@@ -360,6 +360,11 @@ impl Hub {
     /// The mode that a topic is kept in.
     pub fn mode(&self, topic: &Topic) -> Mode {
         self.store.settings(topic).mode
+    }
+
+    /// What becomes of who does not keep up with a topic.
+    pub fn slow(&self, topic: &Topic) -> Slow {
+        self.store.settings(topic).slow
     }
 
     /// The life of the store, see `Store::life`.

@@ -101,7 +101,7 @@ impl Lua {
         let number = |n: u64| n.min(MAX_OFFSET);
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&self.digest).arg(keys.len()).arg(keys).arg(&scripts.window).arg(settings.len());
-        for TopicSettings { mode, messages, bytes, age, record } in settings {
+        for TopicSettings { mode, messages, bytes, age, record, .. } in settings {
             cmd.arg(mode.as_str()).arg(number((*messages).max(1))).arg(number(*bytes));
             cmd.arg(millis(*age)).arg(millis(*record));
         }
