@@ -1,6 +1,6 @@
-//! What a queue costs, from put to acknowledgement: `./dev bench queue [--jobs N] [--depth N] [--folder PATH]`.
+//! What a queue costs, from put to acknowledgement: `./dev bench queue [--jobs N] [--depth N] [--folder PATH] [--store NAME]`.
 //!
-//! Jobs of 200 bytes go through the desk of a hub, in this process: 64 producers that wait for each answer, 8 workers with
+//! Jobs of 200 bytes go through the desk of a hub, in this process: 64 and then 512 producers that wait for each answer, 8 workers with
 //! credit 100 that acknowledge one by one and wait for nothing. On the embedded store in memory and on disk (each put,
 //! delivery and acknowledgement answered after its sync), and on a Redis of its own, whose time for each job by its own
 //! count (`INFO commandstats`) is printed, beside a stream with a consumer group fed and read by the same client library
@@ -26,7 +26,7 @@ use fanfare::store::{Options, open};
 use redis_server::RedisServer;
 
 const BODY: usize = 200;
-const PRODUCERS: usize = 64;
+const PRODUCERS: [usize; 2] = [64, 512];
 const WORKERS: usize = 8;
 const CREDIT: usize = 100;
 /// Takes at each depth, and jobs in each.
@@ -37,10 +37,12 @@ struct Settings {
     jobs: usize,
     depth: usize,
     folder: PathBuf,
+    /// The only one that is measured, if one is named.
+    store: Option<String>,
 }
 
 fn main() {
-    let mut settings = Settings { jobs: 200_000, depth: 1_000_000, folder: "target".into() };
+    let mut settings = Settings { jobs: 200_000, depth: 1_000_000, folder: "target".into(), store: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|n| n.parse().ok()).expect("a number follows");
@@ -48,8 +50,9 @@ fn main() {
             "--jobs" => settings.jobs = number(),
             "--depth" => settings.depth = number(),
             "--folder" => settings.folder = arguments.next().expect("--folder PATH").into(),
+            "--store" => settings.store = Some(arguments.next().expect("--store memory, disk or redis")),
             "--bench" => {}
-            other => panic!("unknown: {other}; --jobs N, --depth N, --folder PATH"),
+            other => panic!("unknown: {other}; --jobs N, --depth N, --folder PATH, --store memory|disk|redis"),
         }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -57,16 +60,24 @@ fn main() {
 }
 
 async fn measure(settings: &Settings) {
-    println!("{} jobs of {BODY} bytes, {PRODUCERS} producers, {WORKERS} workers with credit {CREDIT}\n", settings.jobs);
+    println!("{} jobs of {BODY} bytes, {WORKERS} workers with credit {CREDIT}\n", settings.jobs);
     println!(
-        "| store | put to ack, jobs/s | takes of {TAKEN} at 1,000 waiting, p50 / p99 ms | at {} | p99 ratio |",
+        "| store | put to ack, jobs/s, 64 producers | 512 producers | takes of {TAKEN} at 1,000 waiting, p50 / p99 ms | at {} | p99 ratio |",
         settings.depth
     );
-    println!("|---|--:|--:|--:|--:|");
+    println!("|---|--:|--:|--:|--:|--:|");
     let scratch = tempfile::tempdir_in(&settings.folder).expect("a folder to measure in");
     let disk = format!("disk:{}", scratch.path().join("store").display());
-    row("memory", "memory", settings).await;
-    row("disk", &disk, settings).await;
+    let is_meant = |name: &str| settings.store.as_deref().is_none_or(|only| only == name);
+    if is_meant("memory") {
+        row("memory", "memory", settings).await;
+    }
+    if is_meant("disk") {
+        row("disk", &disk, settings).await;
+    }
+    if !is_meant("redis") {
+        return;
+    }
     let redis = RedisServer::start();
     let before = spent(&redis, "evalsha");
     let jobs = row("redis", &redis.url(), settings).await;
@@ -82,13 +93,18 @@ async fn row(name: &str, url: &str, settings: &Settings) -> usize {
     let opened = open(url, Options::default()).await.expect("the store opens");
     let keeper = opened.queues.clone().expect("it keeps queues");
     let hub = Hub::new(opened.store.clone()).with_queues(keeper.clone());
-    let a_second = flow(hub.queues().unwrap().clone(), settings.jobs).await;
+    let mut a_second = Vec::new();
+    for producers in PRODUCERS {
+        let rate = flow(hub.queues().unwrap().clone(), settings.jobs, producers).await;
+        a_second.push(format!("{rate:.0}"));
+    }
     let near = depth(&keeper, "near", 1_000).await;
     let far = depth(&keeper, "far", settings.depth).await;
     let ratio = far.1.as_secs_f64() / near.1.as_secs_f64();
     let ms = |d: Duration| d.as_secs_f64() * 1e3;
     println!(
-        "| {name} | {a_second:.0} | {:.2} / {:.2} | {:.2} / {:.2} | {ratio:.2} |",
+        "| {name} | {} | {:.2} / {:.2} | {:.2} / {:.2} | {ratio:.2} |",
+        a_second.join(" | "),
         ms(near.0),
         ms(near.1),
         ms(far.0),
@@ -96,10 +112,10 @@ async fn row(name: &str, url: &str, settings: &Settings) -> usize {
     );
     drop(hub);
     opened.store.close().await;
-    settings.jobs + settings.depth + 1_000 + 2 * TAKES * TAKEN
+    PRODUCERS.len() * settings.jobs + settings.depth + 1_000 + 2 * TAKES * TAKEN
 }
 
-async fn flow(desk: Arc<Desk>, jobs: usize) -> f64 {
+async fn flow(desk: Arc<Desk>, jobs: usize, producers: usize) -> f64 {
     let queue = Queue::parse("jobs").unwrap();
     let (left, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
     let begun = Instant::now();
@@ -125,7 +141,7 @@ async fn flow(desk: Arc<Desk>, jobs: usize) -> f64 {
             })
         })
         .collect();
-    for _ in 0..PRODUCERS {
+    for _ in 0..producers {
         let (desk, queue, left) = (desk.clone(), queue.clone(), left.clone());
         tokio::spawn(async move {
             while left.fetch_add(1, Ordering::Relaxed) < jobs {

@@ -7,7 +7,7 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
-use crate::target::pin;
+use super::target::pin;
 
 /// Messages that a receiver may be behind.
 const ROOM: usize = 4_096;

@@ -10,42 +10,38 @@ use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::dialect::Dialect;
+use super::dialect::Dialect;
 
 /// How long a process may take to begin.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What a server still does after the last delivery is counted too.
 const REST: Duration = Duration::from_millis(2);
 
-pub struct Target {
-    pub name: String,
-    server: Process,
-    crowd: Process,
-    /// The ports of the publishers, whose sockets are no subscribers'.
-    publishers: String,
-    /// Bytes of a message on the wire.
-    frame: usize,
+/// A server that nobody is connected to yet.
+pub struct Server {
+    name: String,
+    process: Process,
+    address: String,
     clock: ClockId,
-    before: Duration,
     _scratch: Option<tempfile::TempDir>,
 }
 
-impl Target {
-    pub fn hub(store: &str, subscribers: usize, bytes: usize) -> Target {
-        let mut server = Process::own(&["hub", store]);
-        let address = server.line();
-        Target::with("hub", server, &address, subscribers, bytes, None)
+impl Server {
+    pub fn hub(store: &str) -> Server {
+        let mut process = Process::own(&["hub", store]);
+        let address = process.line();
+        Server::of("hub", process, address, None)
     }
 
     /// Starts a peer; the answer to one that is not installed says so.
-    pub fn peer(name: &str, subscribers: usize, bytes: usize) -> Result<Target, String> {
+    pub fn peer(name: &str) -> Result<Server, String> {
         name.parse::<Dialect>()?;
         if name == "naive" {
-            let mut server = Process::own(&["naive"]);
-            let address = server.line();
-            return Ok(Target::with(name, server, &address, subscribers, bytes, None));
+            let mut process = Process::own(&["naive"]);
+            let address = process.line();
+            return Ok(Server::of(name, process, address, None));
         }
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/fanout/peers");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/beside/peers");
         let scratch = tempfile::tempdir().map_err(|e| e.to_string())?;
         let port = free_port();
         let config = |file: &str| -> PathBuf {
@@ -70,34 +66,52 @@ impl Target {
             "nats" => _ = command.args(["nats-server", "-c"]).arg(config("nats.conf")),
             _ => _ = command.args(["mosquitto", "-c"]).arg(config("mosquitto.conf")),
         }
-        let server = Process::start(command).map_err(|e| e.to_string())?;
+        let process = Process::start(command).map_err(|e| e.to_string())?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        server.listens(address)?;
-        Ok(Target::with(name, server, &address.to_string(), subscribers, bytes, Some(scratch)))
+        process.listens(address)?;
+        Ok(Server::of(name, process, address.to_string(), Some(scratch)))
     }
 
-    fn with(
-        name: &str,
-        server: Process,
-        address: &str,
-        subscribers: usize,
-        bytes: usize,
-        scratch: Option<tempfile::TempDir>,
-    ) -> Target {
+    fn of(name: &str, process: Process, address: String, scratch: Option<tempfile::TempDir>) -> Server {
+        let clock = ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(process.child.id() as i32)).expect("it runs");
+        Server { name: name.into(), process, address, clock, _scratch: scratch }
+    }
+
+    /// Processor time since it began.
+    pub fn spent(&self) -> Duration {
+        Duration::from_nanos(clock_gettime(self.clock).expect("it runs").num_nanoseconds() as u64)
+    }
+
+    /// Resident memory, in KiB.
+    pub fn resident(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+/// A server with its crowd.
+pub struct Target {
+    pub server: Server,
+    crowd: Process,
+    /// The ports of the publishers, whose sockets are no subscribers'.
+    publishers: String,
+    /// Bytes of a message on the wire.
+    frame: usize,
+    before: Duration,
+}
+
+impl Target {
+    /// Connects so many subscribers, and the publishers of messages with so many bytes.
+    pub fn with(server: Server, subscribers: usize, bytes: usize) -> Target {
         let numbers = [subscribers, bytes].map(|n| n.to_string());
-        let mut crowd = Process::own(&["crowd", name, address, &numbers[0], &numbers[1]]);
+        let mut crowd = Process::own(&["crowd", &server.name, &server.address, &numbers[0], &numbers[1]]);
         let publishers = crowd.line();
-        let clock = ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(server.child.id() as i32)).expect("it runs");
-        Target {
-            name: name.into(),
-            server,
-            crowd,
-            publishers,
-            frame: 0,
-            clock,
-            before: Duration::ZERO,
-            _scratch: scratch,
-        }
+        Target { server, crowd, publishers, frame: 0, before: Duration::ZERO }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.server.name
     }
 
     /// Until every subscriber hears: some servers answer no subscription.
@@ -123,15 +137,15 @@ impl Target {
     pub fn floor(&mut self, times: usize) {
         self.crowd.say(&format!("await {times}"));
         self.crowd.line();
-        self.server.say(&format!("{} {times} {}", self.frame, self.publishers));
-        self.server.line();
+        self.server.process.say(&format!("{} {times} {}", self.frame, self.publishers));
+        self.server.process.line();
         self.crowd.line();
     }
 
     /// Processor time and latencies since the last time.
     pub fn spent(&mut self) -> (Duration, Vec<Duration>) {
         std::thread::sleep(REST);
-        let now = Duration::from_nanos(clock_gettime(self.clock).expect("it runs").num_nanoseconds() as u64);
+        let now = self.server.spent();
         let spent = now - std::mem::replace(&mut self.before, now);
         self.crowd.say("latencies");
         let line = self.crowd.line();
@@ -139,9 +153,16 @@ impl Target {
         (spent, line.split_whitespace().map(number).collect())
     }
 
+    /// Ends the crowd; what it leaves behind at the server is gone when this returns.
+    pub fn leave(self) -> Server {
+        self.crowd.end();
+        std::thread::sleep(Duration::from_millis(500));
+        self.server
+    }
+
     pub fn end(self) {
         self.crowd.end();
-        self.server.end();
+        self.server.process.end();
     }
 }
 

@@ -13,25 +13,21 @@
 //! Loopback only; it ends by itself. Peers: `naive` is built in, `uwebsockets` and `socketio` come from npm (`./dev bench
 //! fanout` installs them), `nchan`, `nats` and `mosquitto` run where they are installed.
 
-mod crowd;
-mod dialect;
-mod hub;
-mod naive;
-mod stats;
-mod target;
+#[allow(dead_code, reason = "each measurement uses its part of it")]
+mod beside;
 
 use std::time::Duration;
 
-use stats::Figures;
-use target::Target;
+use beside::crowd::PUBLISHERS;
+use beside::stats::{self, Figures};
+use beside::target::{Server, Target, pin};
 
 /// Deliveries a second of the paced form.
 const PACE: usize = 10_000;
 /// Messages in a turn.
 const ONE: usize = 4;
 const PACED: usize = 10;
-/// Publishers of the flood, and messages of each in a burst.
-const PUBLISHERS: usize = 16;
+/// Messages of each publisher in a burst of the flood.
 const WINDOW: usize = 16;
 
 const USAGE: &str = "--subscribers N (1 to 9000, 1000), --bytes N (16 to 65536, 128), --pairs N (15), \
@@ -55,11 +51,8 @@ struct Plan {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    match arguments.first().map(String::as_str) {
-        Some("crowd") => crowd::run(&arguments[1..]),
-        Some("hub") => hub::run(&arguments[1..]),
-        Some("naive") => naive::run(),
-        _ => measure(&plan(&arguments)),
+    if !beside::play(&arguments) {
+        measure(&plan(&arguments));
     }
 }
 
@@ -99,11 +92,11 @@ fn plan(arguments: &[String]) -> Plan {
 }
 
 fn measure(plan: &Plan) {
-    target::pin(1);
-    let mut targets = vec![Target::hub(&plan.store, plan.subscribers, plan.bytes)];
+    pin(1);
+    let mut targets = vec![Target::with(Server::hub(&plan.store), plan.subscribers, plan.bytes)];
     for peer in &plan.peers {
-        match Target::peer(peer, plan.subscribers, plan.bytes) {
-            Ok(target) => targets.push(target),
+        match Server::peer(peer) {
+            Ok(server) => targets.push(Target::with(server, plan.subscribers, plan.bytes)),
             Err(why) => println!("{peer}: not measured: {why}"),
         }
     }
@@ -130,7 +123,7 @@ fn measure(plan: &Plan) {
         );
         let mut figures: Vec<Figures> = Vec::new();
         figures.push(Figures::new("floor"));
-        figures.extend(targets.iter().map(|target| Figures::new(&target.name)));
+        figures.extend(targets.iter().map(|target| Figures::new(target.name())));
         for pair in 0..plan.pairs {
             let mut order: Vec<usize> = (0..figures.len()).collect();
             if pair % 2 == 1 {

@@ -10,9 +10,9 @@ use std::path::Path;
 use fanfare::config::{self, Mode};
 use fanfare::server::Server;
 
-use crate::target::pin;
+use super::target::pin;
 
-/// `STORE`. Says its address; then `floor LENGTH TIMES PORT…` sends ready frames to all sockets but those of these peers.
+/// `STORE`. Says its address; then each line, `LENGTH TIMES PORT…`, sends ready frames to all sockets but those of these peers.
 pub fn run(arguments: &[String]) {
     pin(0);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");

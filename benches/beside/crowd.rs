@@ -12,10 +12,11 @@ use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use crate::PUBLISHERS;
-use crate::dialect::Dialect;
-use crate::target::pin;
+use super::dialect::Dialect;
+use super::target::pin;
 
+/// Connections that publish.
+pub const PUBLISHERS: usize = 16;
 /// Connections that are opened at once.
 const AT_ONCE: usize = 32;
 /// How long a burst may take.
