@@ -9,7 +9,7 @@ ARG PROFILE=release
 # The libraries first, so that a change of our own code does not compile them again.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches data \
-    && echo 'fn main() {}' | tee src/main.rs benches/queue.rs benches/store.rs benches/storm.rs > benches/fanout.rs \
+    && echo 'fn main() {}' | tee src/main.rs benches/idle.rs benches/queue.rs benches/store.rs benches/storm.rs > benches/fanout.rs \
     && touch src/lib.rs \
     && cargo build --locked --profile "$PROFILE"
 COPY src src

@@ -194,6 +194,42 @@ async fn a_slow_reader_is_cut_where_the_topic_says_so_and_resumes_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_all_connections_stays_within_the_nodes_budget_and_everybody_gets_everything() {
+    let _alone = ALONE.lock().await;
+    // Of 40 MiB the cache of history may take 32; each of the 40 readers alone might have 1 MiB waiting.
+    let settings = ["--memory-limit=40MiB", "--outbox=1MiB", "--history-bytes=64MiB", "--outbox-age=60s"];
+    let server = hub::start(&settings).await;
+    let (readers, count, budget) = (40, 150, 8 << 20);
+    let mut slow = Vec::new();
+    for _ in 0..readers {
+        let (mut client, mut story) = (narrow(server.http, "?sub=big").await, Story::default());
+        story.hear_until(&mut client, "big", 0).await;
+        slow.push((client, story));
+    }
+    let mut most = 0;
+    for n in 1..=count {
+        publish_all(&server, "big", n..=n).await;
+        most = most.max(metric(&server, "fanfare_outbox_bytes", "").await);
+    }
+    until("the budget is spent", async || metric(&server, "fanfare_outbox_bytes", "").await >= budget).await;
+    // Somebody new is told to go elsewhere.
+    let browser = [("Sec-WebSocket-Protocol", "fanfare.v1")];
+    let mut newcomer = Client::connect_with(server.http, "?sub=big", &browser).await.expect("a handshake");
+    assert_eq!(newcomer.hear().await, Heard::Closed(4504, "too-many".into()));
+    let refused = Client::connect_with(server.http, "?sub=big", &[]).await.err().expect("it is refused").to_string();
+    assert!(refused.contains("503"), "{refused}");
+    until("they fall behind", async || metric(&server, "fanfare_subscriptions_behind", "").await > 0).await;
+    assert!(most <= budget + budget / 8 + readers * 16_384, "{most} bytes waited");
+    // Whoever reads gets all of it, one after the other.
+    for (client, story) in &mut slow {
+        story.hear_until(client, "big", count).await;
+        assert_eq!(story.shown["big"], (1..=count).collect::<Vec<_>>());
+    }
+    drop(slow);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_with_a_pace_of_its_own_hears_several_topics_whole_while_they_go_on() {
     let _alone = ALONE.lock().await;
     let server = hub::start(&["--outbox=256KiB", "--history-bytes=64MiB"]).await;

@@ -103,7 +103,8 @@ impl Node {
         let http = listener.local_addr().unwrap();
         let access = Arc::new(Access::new(http.ip(), &[], &[]).unwrap());
         let limits = Arc::new(Limits { outbox: 256 * 1024, ..Limits::default() });
-        let (gateway, _threads) = Gateway::start(&hub, channels, limits, access).unwrap();
+        let (gateway, _threads) =
+            Gateway::start(&hub, channels, limits, fanfare::hub::budget::Budget::new(usize::MAX), access).unwrap();
         let router = gateway::routes(gateway);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

@@ -293,6 +293,8 @@ pub const SETTINGS: &[Setting] = settings! {
             "Topics one connection subscribes to.";
         "max_connections" count(1, 10_000_000), Usize(limits.connections),
             "Connections of this node.";
+        "memory_limit" size(0, 1 << 50), Usize(limits.memory),
+            "Bytes that may wait for all connections together, `history_cache` included: beyond it streams go on from the store later, the slowest are cut (4002) and new sockets refused (4504). 0: 70 % of what the machine, the container or the process' own limit allows.";
         "max_credit" count(1, 1_000), Usize(limits.credit),
             "Jobs of one queue that one connection may hold at once.";
         "max_takes" count(1, 10_000), Usize(limits.takes),

@@ -43,6 +43,8 @@ pub struct Limits {
     pub strikes: u32,
     /// Connections of one node.
     pub connections: usize,
+    /// Bytes of memory that wait for all of them, and in caches; 0: 70 % of what the process may have.
+    pub memory: usize,
     /// Flat strings in `tags`, and their bytes together.
     pub tags: usize,
     pub tag_bytes: usize,
@@ -74,6 +76,7 @@ impl Default for Limits {
             pong: Duration::from_secs(10),
             strikes: 3,
             connections: 100_000,
+            memory: 0,
             tags: 16,
             tag_bytes: 2 * 1024,
             word: 200,

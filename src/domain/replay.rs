@@ -15,8 +15,11 @@
 //! In mode `latest` the stream may step over what was replaced, and so over the end of a page: what is past it follows.
 //! In mode `live` there is nothing to read; who asks for a position is in the stream, about to be, or has missed some.
 
+mod skip;
+
 use std::time::Instant;
 
+use self::skip::Skipped;
 use super::message::Message;
 use super::position::Position;
 use super::store::{GapCause, Missing, Page, ReadFrom};
@@ -144,15 +147,6 @@ pub enum Lag {
     Lost,
 }
 
-/// What of a page is passed over.
-enum Skipped {
-    Nothing,
-    /// What lies before it.
-    Stretch(Gap),
-    /// All of it.
-    Page,
-}
-
 /// One subscriber that is catching up on one topic.
 #[derive(Debug, Clone)]
 pub struct Replay<T> {
@@ -206,11 +200,6 @@ impl<T> Replay<T> {
             ahead: false,
             mode: Mode::default(),
         }
-    }
-
-    /// With how many of the newest messages it goes on.
-    pub fn keeping(self, keeps: Option<u32>) -> Replay<T> {
-        Replay { keeps, ..self }
     }
 
     /// The read that is wanted goes to the store now; again, if the one before failed.
@@ -311,38 +300,6 @@ impl<T> Replay<T> {
         }
         self.drop_held();
         steps
-    }
-
-    /// Where only the newest messages are wanted: takes the others out of the page, or asks for another one. A change of life
-    /// is never passed over.
-    fn skip(&mut self, at: Position, page: &mut Page) -> Skipped {
-        let has_jumped = std::mem::take(&mut self.jumps);
-        let Some(keeps) = self.keeps.filter(|_| page.mode == Mode::Log) else { return Skipped::Nothing };
-        let is_one_life = [page.start, page.end, page.head].iter().all(|stands| stands.epoch == at.epoch);
-        if has_jumped && !is_one_life {
-            self.keeps = None;
-            return Skipped::Page;
-        }
-        if !is_one_life || page.missing.is_some_and(|missing| missing.why != GapCause::Retention) {
-            return Skipped::Nothing;
-        }
-        if !has_jumped && !page.is_last() && page.head.offset.saturating_sub(at.offset) > u64::from(keeps) {
-            self.jumps = true;
-            return Skipped::Page;
-        }
-        page.messages.retain(|message| message.at.is_past(at));
-        let surplus = if page.is_last() { page.messages.len().saturating_sub(keeps as usize) } else { 0 };
-        let resume = match page.messages.drain(..surplus).last() {
-            Some(dropped) => dropped.at,
-            None if page.start.is_past(at) && has_jumped => page.start,
-            None => {
-                page.start = if has_jumped { at } else { page.start };
-                return Skipped::Nothing;
-            }
-        };
-        let kept = page.missing.take().is_none();
-        page.start = resume;
-        Skipped::Stretch(Gap { after: at, resume, to: Some(resume), why: GapCause::Slow, kept })
     }
 
     /// What is said to the first page, and whether nothing of it is given. What the answer tells is taken out of it.

@@ -193,7 +193,7 @@ impl Connection {
     /// Whether a read of history may add a page to what waits, or one frame of so many bytes if that is more.
     pub fn has_room(&self, frame: usize, limits: &Limits) -> bool {
         let (outbox, shares) = (&self.io.borrow().outbox, Shares(limits.outbox));
-        outbox.bytes() <= shares.low_water() && outbox.fits(frame, shares.streams(false))
+        outbox.bytes() <= shares.low_water() && outbox.fits(frame, shares.streams(false)) && !outbox.budget().is_spent()
     }
 
     /// The peer sent something, whatever it was.
@@ -204,6 +204,10 @@ impl Connection {
     /// Once a second: pings, and the bounds in time.
     pub fn on_tick(&self, limits: &Limits, now: Instant) {
         let io = &mut *self.io.borrow_mut();
+        if self.hungry.get() {
+            // It may have waited for the budget of the whole node, not for its own peer.
+            self.wake.notify_one();
+        }
         match io.state {
             State::Open => {
                 if !io.outbox.is_empty() {

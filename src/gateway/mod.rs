@@ -36,6 +36,7 @@ use crate::domain::access::Access;
 use crate::domain::command::{Refusal, Request};
 use crate::domain::error::CloseCode;
 use crate::domain::limits::Limits;
+use crate::hub::budget::Budget;
 use crate::hub::{Hub, ShardId, ToShard};
 
 /// Sockets on their way to a shard; more wait on the front.
@@ -77,6 +78,7 @@ struct Inner {
     numbers: AtomicU64,
     draining: AtomicBool,
     limits: Arc<Limits>,
+    budget: Arc<Budget>,
     access: Arc<Access>,
 }
 
@@ -139,16 +141,17 @@ impl Gateway {
         hub: &Hub,
         channels: Channels,
         limits: Arc<Limits>,
+        budget: Arc<Budget>,
         access: Arc<Access>,
     ) -> io::Result<(Gateway, Threads)> {
         let (mut shards, mut threads) = (Vec::new(), Vec::new());
         for (i, from_hub) in channels.from_hub.into_iter().enumerate() {
             let (sender, arrivals) = mpsc::channel(ARRIVALS);
-            let (hub, limits) = (hub.clone(), limits.clone());
+            let (hub, limits, budget) = (hub.clone(), limits.clone(), budget.clone());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = thread::Builder::new().name(format!("shard-{i}")).spawn(move || {
                 let _whole = WholeOrNot;
-                let shard = std::rc::Rc::new(Shard::new(ShardId(i), hub, limits));
+                let shard = std::rc::Rc::new(Shard::new(ShardId(i), hub, limits, budget));
                 let local = tokio::task::LocalSet::new();
                 local.block_on(&runtime, shard.run(from_hub, arrivals));
             })?;
@@ -156,8 +159,8 @@ impl Gateway {
             threads.push(thread);
         }
         let loads = shards.iter().map(|_| AtomicUsize::new(0)).collect();
-        let inner =
-            Inner { shards, loads, numbers: AtomicU64::new(1), draining: AtomicBool::new(false), limits, access };
+        let (numbers, draining) = (AtomicU64::new(1), AtomicBool::new(false));
+        let inner = Inner { shards, loads, numbers, draining, limits, budget, access };
         Ok((Gateway { inner: Arc::new(inner) }, Threads(threads)))
     }
 
@@ -188,8 +191,9 @@ impl Gateway {
         Some(Slot { number, shard, loads: self.inner.loads.clone() })
     }
 
+    /// Whether nobody new is let in: there are as many as there may be, or as much waits for them as may.
     fn is_full(&self) -> bool {
-        self.connections() > self.inner.limits.connections
+        self.connections() > self.inner.limits.connections || self.inner.budget.is_spent()
     }
 
     async fn hand_over(&self, arrival: Arrival) {

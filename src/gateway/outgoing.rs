@@ -72,7 +72,7 @@ impl Connection {
     /// system call while the peer keeps up.
     pub fn offer(&self, frame: &Bytes, told: Option<Told>, limits: &Limits, now: Instant) -> bool {
         let io = &mut *self.io.borrow_mut();
-        io.state != State::Open || self.put(io, frame, told, Shares(limits.outbox).streams(io.reading), now)
+        io.state != State::Open || self.put(io, frame, told, room_for_streams(io, limits), now)
     }
 
     /// What a frame tells counts as given only where there is room for it.
@@ -123,7 +123,7 @@ impl Connection {
             return refused;
         }
         let io = &mut *self.io.borrow_mut();
-        let most = Shares(limits.outbox).streams(io.reading);
+        let most = room_for_streams(io, limits);
         let was_corked = std::mem::replace(&mut io.corked, true);
         for part in portions(&pending, if self.batch { ARRAY } else { 0 }) {
             // What follows a frame that was refused is read from the store with it.
@@ -187,6 +187,11 @@ impl Connection {
             }
         }
     }
+}
+
+/// How far frames of streams may fill an outbox now: not at all while the whole node holds as much as it may.
+fn room_for_streams(io: &Io, limits: &Limits) -> usize {
+    if io.outbox.budget().is_spent() { 0 } else { Shares(limits.outbox).streams(io.reading) }
 }
 
 /// Cuts frames into portions of at most so many bytes, each of one frame at least.

@@ -209,6 +209,7 @@ impl Shard {
         connection.io.borrow_mut().reading = true;
         let topic = self.topics.borrow().entry(key).topic.clone();
         let limit = Shares(self.limits.outbox).page();
+        let reserved = self.budget.reserve(limit.bytes);
         let page = match self.topics.borrow().entry(key).at {
             Some(live) => self.hub.replay(&topic, from, limit, live),
             None => self.hub.read(&topic, from, limit),
@@ -218,6 +219,7 @@ impl Shard {
             let page = page.await;
             let is_current = connection.subscriptions.borrow_mut().find(key).is_some_and(|s| s.stay == stay);
             connection.io.borrow_mut().reading = false;
+            drop(reserved);
             let is_owed = is_current && !shard.on_page(&connection, key, page);
             connection.subscriptions.borrow_mut().reading = false;
             shard.read_next(&connection);

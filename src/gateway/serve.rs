@@ -82,7 +82,7 @@ impl Shard {
             stream,
             transport,
             io: Io {
-                outbox: Outbox::default(),
+                outbox: Outbox::new(self.budget.clone()),
                 pending: Vec::new(),
                 state: State::Open,
                 corked: false,
@@ -314,6 +314,7 @@ impl Shard {
     pub(super) fn read_history(self: &Rc<Self>, connection: &Rc<Connection>, asked: History) {
         let History { id, topic, from, limit, ignored } = asked;
         let limit = ReadLimit { messages: limit, bytes: self.limits.outbox / 4 };
+        let reserved = self.budget.reserve(limit.bytes);
         let mut page = self.hub.read(&topic, from, limit);
         let (shard, connection) = (self.clone(), connection.clone());
         tokio::task::spawn_local(async move {
@@ -334,6 +335,7 @@ impl Shard {
                 }
             };
             connection.io.borrow_mut().reading = false;
+            drop(reserved);
             connection.say(&event, &shard.limits, shard.now());
             connection.on_answered();
             connection.subscriptions.borrow_mut().reading = false;

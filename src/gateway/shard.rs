@@ -16,11 +16,13 @@ use super::outgoing::{Pending, Told};
 use super::topics::{ConnectionKey, TopicKey, Topics};
 use super::{Arrival, ToGateway};
 use crate::domain::codec::Format;
+use crate::domain::error::CloseCode;
 use crate::domain::event::Event;
 use crate::domain::limits::Limits;
 use crate::domain::message::Message;
 use crate::domain::position::Position;
 use crate::domain::replay::{Gap, Lag, Live};
+use crate::hub::budget::Budget;
 use crate::hub::{Delivery, Hub, ShardId, ToShard};
 
 /// Events taken from the hub at once: what is queued already goes out together, nothing waits to be joined.
@@ -33,6 +35,8 @@ pub struct Shard {
     pub(super) id: ShardId,
     pub(super) hub: Hub,
     pub(super) limits: Arc<Limits>,
+    /// What may wait for all connections of the node.
+    pub(super) budget: Arc<Budget>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) topics: RefCell<Topics>,
     /// Where every socket of this shard is read into.
@@ -43,11 +47,12 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub fn new(id: ShardId, hub: Hub, limits: Arc<Limits>) -> Shard {
+    pub fn new(id: ShardId, hub: Hub, limits: Arc<Limits>, budget: Arc<Budget>) -> Shard {
         Shard {
             id,
             hub,
             limits,
+            budget,
             connections: RefCell::default(),
             topics: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
@@ -307,8 +312,32 @@ impl Shard {
             subscriptions += connection.subscriptions.borrow().len();
         }
         counters::set_load(self.id.0, subscriptions, waiting);
+        self.cut_worst();
         counters::set_behind(self.id.0, self.topics.borrow().behind());
         self.give_up_waiting(now);
+    }
+}
+
+impl Shard {
+    /// Where answers and frames on their way have exceeded the node's budget too: those for whom most waits are cut, and may
+    /// come back and resume.
+    fn cut_worst(&self) {
+        let mut excess = self.budget.excess();
+        if excess == 0 {
+            return;
+        }
+        let mut waiting: Vec<(usize, Rc<Connection>)> = Vec::new();
+        for (_, connection) in self.connections.borrow().iter() {
+            waiting.push((connection.io.borrow().outbox.bytes(), connection.clone()));
+        }
+        waiting.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (bytes, connection) in waiting {
+            if excess == 0 || bytes == 0 {
+                return;
+            }
+            excess = excess.saturating_sub(bytes);
+            connection.close(CloseCode::Slow);
+        }
     }
 }
 

@@ -123,7 +123,11 @@ impl Gateway {
     /// The node is full.
     pub(super) fn crowded(&self) -> Problem {
         let most = self.inner.limits.connections;
-        Problem::new(Reason::TooMany, format!("this node has its {most} connections (--max-connections); try another"))
+        let text = match self.inner.budget.is_spent() {
+            true => "as much waits for the connections of this node as may (--memory-limit); try another".into(),
+            false => format!("this node has its {most} connections (--max-connections); try another"),
+        };
+        Problem::new(Reason::TooMany, text)
     }
 }
 

@@ -3,6 +3,7 @@
 //! It knows which shards want which topic, but not which protocol their connections speak, nor which store is behind.
 
 pub mod bindings;
+pub mod budget;
 mod history;
 pub mod outbox;
 pub mod queues;

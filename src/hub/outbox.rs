@@ -9,18 +9,22 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 
+use super::budget::Budget;
 use crate::domain::store::ReadLimit;
 
 /// Slices handed to one vectored write.
 pub const SLICES: usize = 32;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     backlog: Option<Box<Backlog>>,
+    /// That of the whole node, where all that waits is counted.
+    budget: Arc<Budget>,
 }
 
 #[derive(Debug)]
@@ -70,6 +74,14 @@ impl Shares {
 pub struct Full;
 
 impl Outbox {
+    pub fn new(budget: Arc<Budget>) -> Outbox {
+        Outbox { backlog: None, budget }
+    }
+
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     pub fn is_empty(&self) -> bool {
         self.backlog.is_none()
     }
@@ -106,6 +118,7 @@ impl Outbox {
             .backlog
             .get_or_insert_with(|| Box::new(Backlog { queue: VecDeque::new(), bytes: 0, torn: false, moved: now }));
         backlog.bytes += frame.len();
+        self.budget.add(frame.len());
         backlog.queue.push_back(frame);
     }
 
@@ -123,7 +136,9 @@ impl Outbox {
     /// So many bytes of the front were written.
     pub fn advance(&mut self, mut written: usize, now: Instant) {
         let Some(backlog) = &mut self.backlog else { return };
-        backlog.bytes = backlog.bytes.saturating_sub(written);
+        let written_off = written.min(backlog.bytes);
+        self.budget.give_back(written_off);
+        backlog.bytes -= written_off;
         backlog.moved = now;
         while let Some(front) = backlog.queue.front_mut() {
             if written < front.len() {
@@ -140,6 +155,7 @@ impl Outbox {
 
     /// Drops everything but a frame that has begun, so that what is pushed next is read whole.
     pub fn cut(&mut self) {
+        let before = self.bytes();
         match &mut self.backlog {
             Some(backlog) if backlog.torn => {
                 backlog.queue.truncate(1);
@@ -147,6 +163,13 @@ impl Outbox {
             }
             _ => self.backlog = None,
         }
+        self.budget.give_back(before - self.bytes());
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes());
     }
 }
 
@@ -172,7 +195,7 @@ mod tests {
             frames in prop::collection::vec(1usize..40, 1..60), takes in prop::collection::vec(1usize..100, 1..200), cut_at in 0usize..200
         ) {
             let now = Instant::now();
-            let mut outbox = Outbox::default();
+            let mut outbox = Outbox::new(Budget::new(usize::MAX));
             let mut expected = Vec::new();
             let mut got = Vec::new();
             for (i, len) in frames.iter().enumerate() {
@@ -197,7 +220,7 @@ mod tests {
                 got.extend(drain(&mut outbox, 1000, now));
             }
             prop_assert_eq!(got, expected);
-            prop_assert_eq!(outbox.bytes(), 0);
+            prop_assert_eq!((outbox.bytes(), outbox.budget().used()), (0, 0));
         }
     }
 
@@ -214,7 +237,7 @@ mod tests {
     #[test]
     fn it_is_bounded_by_bytes_and_remembers_when_the_peer_last_took_something() {
         let now = Instant::now();
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(Budget::new(usize::MAX));
         assert_eq!(outbox.push(Bytes::from_static(&[0; 100]), 50, now), Ok(()));
         assert_eq!(outbox.push(Bytes::from_static(&[0; 1]), 100, now), Err(Full));
         let later = now + Duration::from_secs(3);

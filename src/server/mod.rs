@@ -2,6 +2,7 @@
 
 mod copy;
 mod http;
+mod machine;
 mod run;
 
 use std::io;
@@ -34,6 +35,7 @@ use crate::gateway::{self, Channels, Gateway, Threads};
 use crate::herald::{self, Trust};
 use crate::hub::Hub;
 use crate::hub::bindings;
+use crate::hub::budget::Budget;
 use crate::hub::queues::Wording;
 use crate::scheduler;
 use crate::store;
@@ -120,7 +122,8 @@ impl Server {
         let access = Access::new(http.ip(), &options.origins, &options.hosts).map_err(StartError::Access)?;
         let access = Arc::new(access);
         let limits = Arc::new(options.limits.clone());
-        let (gateway, threads) = Gateway::start(&hub, channels, limits.clone(), access.clone())?;
+        let budget = Budget::new(machine::budget(limits.memory, options.history_cache));
+        let (gateway, threads) = Gateway::start(&hub, channels, limits.clone(), budget, access.clone())?;
         let draining = Arc::new(AtomicBool::new(false));
         let troubles = troubles(hub.clone(), draining.clone(), dispatcher.clone());
         let health = Health { hub: hub.clone(), troubles: troubles.clone() };

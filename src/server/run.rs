@@ -5,13 +5,19 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Server;
+use super::{Server, machine};
 use crate::config::{self, Config, Mode};
 use crate::telemetry;
 
 /// Runs a hub until SIGTERM or SIGINT. 0: it stopped as asked; 1: it could not start.
 pub fn run(config: &Config, mode: Mode) -> ExitCode {
     telemetry::start_log(&config.options.log, config.options.log_format == "json");
+    let (room, wanted) = (machine::open_files(), config.options.limits.connections as u64);
+    if room < wanted {
+        tracing::warn!(
+            "the limit of open files leaves room for {room} connections of the {wanted} of max_connections; raise it with ulimit -n"
+        );
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().thread_name("front").enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),

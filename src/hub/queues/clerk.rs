@@ -1,6 +1,8 @@
 //! One queue's clerk: makes its calls, one take and one settlement at a time, and ends when nobody has needed it for a
-//! while. What waits while a call is under way goes together in the next; nothing is delayed for that.
+//! while. What waits while a call is under way goes together in the next; nothing is delayed for that. Where there is more
+//! than one call can hold, another one goes meanwhile: the store answers them in their order.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,6 +21,8 @@ use crate::telemetry;
 const LINGER: Duration = Duration::from_secs(5);
 /// How long settings are taken for known: somebody may change them at another node.
 const SETTINGS: Duration = Duration::from_secs(5);
+/// Calls of a kind that are under way at once.
+const AT_ONCE: usize = 3;
 /// Bytes of bodies in one take.
 const TAKE_BYTES: usize = 1024 * 1024;
 
@@ -31,8 +35,8 @@ type Answer = Option<tokio::sync::oneshot::Sender<Result<Settled, StoreError>>>;
 /// What is under way.
 #[derive(Default)]
 struct Clerk {
-    take: Option<Taking>,
-    settlement: Option<Settlement>,
+    takes: VecDeque<Taking>,
+    settlements: VecDeque<Settlement>,
     settings: Option<Call<Result<QueueSettings, StoreError>>>,
     leave: Option<Call<Result<u64, StoreError>>>,
     asked: Option<Instant>,
@@ -52,8 +56,8 @@ pub async fn serve(shared: Arc<Shared>, place: Arc<Place>) {
     let mut clerk = Clerk::default();
     while let Some(wake) = clerk.begin_calls(&shared, &place) {
         let next = tokio::select! {
-            answers = on(clerk.settlement.as_mut().map(|(_, call)| call)) => Next::Settled(answers),
-            taken = on(clerk.take.as_mut().map(|(_, _, call)| call)) => Next::Taken(taken),
+            answers = on(clerk.settlements.front_mut().map(|(_, call)| call)) => Next::Settled(answers),
+            taken = on(clerk.takes.front_mut().map(|(_, _, call)| call)) => Next::Taken(taken),
             settings = on(clerk.settings.as_mut()) => Next::Settings(settings),
             _ = on(clerk.leave.as_mut()) => Next::Left,
             () = place.changed.notified() => Next::Changed,
@@ -70,9 +74,14 @@ impl Clerk {
         let (now, queues) = (Instant::now(), &shared.keeper.queues);
         let mut line = place.line();
         let mut wake = now + LINGER;
-        if self.settlement.is_none() && !line.settlements.is_empty() {
-            let (batch, answers): (Vec<_>, Vec<_>) = line.next_settlements().into_iter().map(parted).unzip();
-            self.settlement = Some((answers, queues.settle(&place.queue, batch)));
+        while self.settlements.len() < AT_ONCE {
+            let first = self.settlements.is_empty();
+            let waiting = if first { line.next_settlements() } else { line.more_settlements() };
+            if waiting.is_empty() {
+                break;
+            }
+            let (batch, answers): (Vec<_>, Vec<_>) = waiting.into_iter().map(parted).unzip();
+            self.settlements.push_back((answers, queues.settle(&place.queue, batch)));
         }
         if self.leave.is_none()
             && let Some(worker) = line.leaving.pop()
@@ -91,8 +100,8 @@ impl Clerk {
                 self.asked = Some(now);
                 self.settings = Some(queues.settings(&place.queue));
             }
-            if self.take.is_none()
-                && let Some(order) = line.next_order(now)
+            while self.takes.len() < AT_ONCE
+                && let Some(order) = if self.takes.is_empty() { line.next_order(now) } else { line.another_order(now) }
             {
                 let take = Take {
                     worker: order.name.clone().unwrap_or_else(|| shared.name.clone()),
@@ -101,14 +110,14 @@ impl Clerk {
                     lease: order.lease,
                     token: super::random(),
                 };
-                self.take = Some((order, now, queues.take(&place.queue, take)));
+                self.takes.push_back((order, now, queues.take(&place.queue, take)));
             }
-            if self.take.is_none() {
+            if self.takes.is_empty() {
                 wake = line.next_look().map_or(wake, |look| look.min(wake));
             }
             return Some(wake);
         }
-        let is_idle = line.is_idle() && self.take.is_none() && self.settlement.is_none() && self.leave.is_none();
+        let is_idle = line.is_idle() && self.takes.is_empty() && self.settlements.is_empty() && self.leave.is_none();
         let since = *self.idle_since.get_or_insert(now);
         let is_over = now >= since + LINGER || shared.is_closed();
         drop(line);
@@ -136,7 +145,7 @@ impl Clerk {
                 }
             }
             Next::Taken(answer) => {
-                let Some((order, begun, _)) = self.take.take() else { return };
+                let Some((order, begun, _)) = self.takes.pop_front() else { return };
                 let mut line = place.line();
                 match answer {
                     Ok(mut taken) => {
@@ -157,7 +166,7 @@ impl Clerk {
                 }
             }
             Next::Settled(answers) => {
-                let Some((asked, _)) = self.settlement.take() else { return };
+                let Some((asked, _)) = self.settlements.pop_front() else { return };
                 let mut gave_back = false;
                 for ((how, answer), settled) in asked.into_iter().zip(answers) {
                     gave_back |= matches!(how, How::Nack { .. } | How::Release);

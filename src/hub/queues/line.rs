@@ -77,6 +77,10 @@ pub struct Line {
     look_at: Instant,
     /// Something happened while a call was under way that it may not have seen.
     woken: bool,
+    /// Jobs that calls under way have asked for.
+    asked: usize,
+    /// The last call brought as many as one call can: there are more, most likely.
+    flows: bool,
     /// Whether workers have seats; `None` until the settings are known.
     pub seats: Option<bool>,
     pub settlements: Vec<Waiting>,
@@ -93,6 +97,8 @@ impl Line {
             turn: 0,
             look_at: Instant::now(),
             woken: false,
+            asked: 0,
+            flows: false,
             seats: None,
             settlements: Vec::new(),
             leaving: Vec::new(),
@@ -160,23 +166,42 @@ impl Line {
         self.settlements.extend(jobs.into_iter().map(given_back));
     }
 
+    /// Full ones go while another call is under way.
+    pub fn more_settlements(&mut self) -> Vec<Waiting> {
+        if self.settlements.len() < MOST_AT_ONCE { Vec::new() } else { self.next_settlements() }
+    }
+
     /// The call of `take` that should be made now, if one should.
     pub fn next_order(&mut self, now: Instant) -> Option<Order> {
+        self.order(now, 0)
+    }
+
+    /// The call that should be made while another one is under way: where jobs flow, and as large as calls can be.
+    pub fn another_order(&mut self, now: Instant) -> Option<Order> {
+        if self.flows && self.seats == Some(false) { self.order(now, MOST_AT_ONCE) } else { None }
+    }
+
+    fn order(&mut self, now: Instant, least: usize) -> Option<Order> {
         let seats = self.seats?;
         let leader = self.leader(seats, now)?;
+        let Taker { id, ref name, lease, .. } = self.takers[leader];
+        let order = if seats {
+            let (name, count) = (Some(name.clone()), self.takers[leader].free().min(MOST_AT_ONCE));
+            self.takers[leader].renewed = Some(now);
+            Order { only: Some(id), name, lease, count }
+        } else {
+            let mut party = self.takers.iter().filter(|t| t.lease == lease && t.free() > 0);
+            let free = party.clone().map(Taker::free).sum::<usize>().saturating_sub(self.asked);
+            let name = party.next().filter(|_| party.next().is_none()).map(|t| t.name.clone());
+            Order { only: None, name, lease, count: free.min(MOST_AT_ONCE) }
+        };
+        if order.count < least {
+            return None;
+        }
         self.lead = leader + 1;
         self.woken = false;
-        let Taker { id, ref name, lease, .. } = self.takers[leader];
-        if seats {
-            let name = name.clone();
-            let taker = &mut self.takers[leader];
-            taker.renewed = Some(now);
-            return Some(Order { only: Some(id), name: Some(name), lease, count: taker.free().min(MOST_AT_ONCE) });
-        }
-        let mut party = self.takers.iter().filter(|t| t.lease == lease && t.free() > 0);
-        let count = party.clone().map(Taker::free).sum::<usize>().min(MOST_AT_ONCE);
-        let name = party.next().filter(|_| party.next().is_none()).map(|t| t.name.clone());
-        Some(Order { only: None, name, lease, count })
+        self.asked += order.count;
+        Some(order)
     }
 
     /// When the next order may be due by itself. `None`: nobody has credit.
@@ -198,6 +223,8 @@ impl Line {
 
     /// Hands out what came, one by one over those who have credit. What nobody wants any more is given back.
     pub fn on_taken(&mut self, order: &Order, taken: Taken, now: Instant) {
+        self.asked -= order.count;
+        self.flows = order.count == MOST_AT_ONCE && taken.jobs.len() == order.count;
         let may_be_more = taken.more || !taken.jobs.is_empty() && taken.jobs.len() == order.count || self.woken;
         let wait = if may_be_more { Duration::ZERO } else { taken.next.unwrap_or(FALLBACK).min(FALLBACK) };
         self.look_again(order, now + wait);
@@ -245,6 +272,8 @@ impl Line {
 
     /// The call failed: not at once again.
     pub fn on_failed(&mut self, order: &Order, now: Instant) {
+        self.asked -= order.count;
+        self.flows = false;
         self.look_again(order, now + FALLBACK);
     }
 
@@ -337,6 +366,26 @@ mod tests {
         assert_eq!((line.next_order(Instant::now()), line.next_look()), (None, None));
         line.find(1).unwrap().held = 0;
         assert_eq!(line.next_order(Instant::now()).map(|order| order.count), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_jobs_flow_another_call_goes_meanwhile_and_no_credit_is_spent_twice() {
+        let (mut line, mut workers) = line(&[150, 150]);
+        let now = Instant::now();
+        let first = line.next_order(now).unwrap();
+        assert_eq!((first.count, line.another_order(now)), (100, None));
+        line.on_taken(&first, taken(1..101), now);
+        let second = line.next_order(now).unwrap();
+        assert_eq!(second.count, 100);
+        let third = line.another_order(now).unwrap();
+        assert_eq!(third.count, 100);
+        assert_eq!(line.another_order(now), None, "all credit is asked for");
+        line.on_taken(&second, taken(101..201), now);
+        line.on_taken(&third, taken(201..240), now);
+        assert_eq!(workers.iter_mut().map(|w| given(w).len()).sum::<usize>(), 239);
+        assert!(line.next_settlements().is_empty(), "nothing was given back");
+        // The last one did not bring all that it asked for.
+        assert_eq!((line.next_order(now), line.another_order(now)), (None, None));
     }
 
     #[tokio::test(start_paused = true)]
