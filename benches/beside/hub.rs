@@ -35,7 +35,7 @@ pub fn run(arguments: &[String]) {
 async fn start(store: &str) -> Server {
     let flags = ["fanfare", "--insecure", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--redis-listen=off"];
     let store = format!("--store={store}");
-    let flags = flags.into_iter().chain([&store[..], "--shards=1", "--rate=1000000", "--burst=1000000"]);
+    let flags = flags.into_iter().chain([&store[..], "--shards=1", "--rate=1000000", "--burst=1000000", "--ping=5m"]);
     let matches = clap::Command::new("fanfare").args(config::arguments()).get_matches_from(flags);
     let config = config::load(Mode::Serve, &matches, [], Path::new("/nonexistent")).expect("good flags");
     Server::start(&config, Mode::Serve).await.expect("it starts")
