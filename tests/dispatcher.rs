@@ -220,6 +220,24 @@ async fn a_redis_that_comes_back_empty_is_read_from_its_beginning() {
     house.wait_for("t", &[&data("1"), &data("2"), &data("3")]).await;
 }
 
+/// The stream is looked at while it is gone, and begins anew below what was handed out of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_was_missed_and_begins_anew_with_lower_ids_is_read() {
+    let (server, house) = (RedisServer::start(), House::memory().await);
+    let _dispatcher = house.bridge(&server.url()).await;
+    let mut connection = server.connection();
+    xadd(&mut connection, "t", "1");
+    house.wait_for("t", &[&data("1")]).await;
+    let _: u64 = connection.del("fanfare:in").unwrap();
+    until("the look at no stream", || {
+        let generation: Option<String> = server.connection().hget("{fanfare:in}:cursor", "gen").unwrap();
+        async move { generation.as_deref() == Some("1") }
+    })
+    .await;
+    let _: String = connection.xadd("fanfare:in", "5-1", &[("topic", "t"), ("data", "2")]).unwrap();
+    house.wait_for("t", &[&data("1"), &data("2")]).await;
+}
+
 /// The owner loses its lease between the append and the commit, so that no cursor says how far the old stream was applied.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_was_deleted_before_the_commit_is_read_from_its_beginning() {

@@ -51,7 +51,8 @@ if not at or is_past(at, info.last) or is_another or info.added < count then
   -- The first time; or the stream is not the one that was read: somebody deleted it, and what it has now is new.
   if at and (at ~= '0-0' or is_another) then gen = gen + 1 end
   at, count, seen, moved, marked = '0-0', info.added - info.length, '0-0', nil, nil
-  redis.call('HSET', cursor, 'at', at, 'count', whole(count), 'gen', whole(gen))
+  -- `seen` too: what the next one finds must not be taken for what was handed out of the stream before.
+  redis.call('HSET', cursor, 'at', at, 'count', whole(count), 'gen', whole(gen), 'seen', seen)
 end
 if gen > 0 then life = life .. '.' .. whole(gen) end
 local again = old_life and old_life ~= life and is_past(seen, at)
